@@ -1,0 +1,16 @@
+//! tally99 reads donation events from Kafka, keeps counters per campaign, and
+//! emits rolling totals while a giving day is under way.
+//!
+//! One idea carries all of it: **the log is the truth; a shard is a pure fold
+//! of one partition's prefix; all else is a cache of that fold, tagged with the
+//! offset at which it is exact.** `ARCHITECTURE.md` makes the argument.
+//!
+//! The pure core is [`event`], [`shard`] and [`merge`]: no I/O, no clock, no
+//! randomness, no locks.
+
+pub mod config;
+pub mod event;
+pub mod expected;
+pub mod money;
+pub mod offset;
+pub mod publish;

@@ -1,0 +1,142 @@
+//! Money: whole minor units (fen, cents), never a float.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An amount in minor units of some currency (fen for CNY, yen for JPY).
+///
+/// Within a shard sums are kept in 64 bits and added with checks; what adds up
+/// shards (see [`crate::merge`]) uses 128 bits and cannot overflow.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Money(pub i64);
+
+impl Money {
+    /// No money.
+    pub const ZERO: Money = Money(0);
+
+    /// The sum, or `None` if it does not fit 64 bits.
+    #[inline]
+    pub fn checked_add(self, other: Money) -> Option<Money> {
+        self.0.checked_add(other.0).map(Money)
+    }
+}
+
+/// An ISO 4217 currency, by its three upper-case letters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Currency([std::num::NonZeroU8; 3]);
+
+impl Currency {
+    /// Reads a currency code. `None` if it is not one that ISO 4217 lists, or
+    /// not in upper case.
+    ///
+    /// ```
+    /// use tally99::money::Currency;
+    /// assert_eq!(Currency::parse("CNY").unwrap().decimals(), 2);
+    /// assert!(Currency::parse("cny").is_none());
+    /// assert!(Currency::parse("ABC").is_none());
+    /// ```
+    pub fn parse(code: &str) -> Option<Currency> {
+        let &[a, b, c] = code.as_bytes() else {
+            return None;
+        };
+        if code != "CNY" {
+            let all_upper = [a, b, c].iter().all(u8::is_ascii_uppercase);
+            if !all_upper || iso_currency::Currency::from_code(code).is_none() {
+                return None;
+            }
+        }
+        let letter = std::num::NonZeroU8::new;
+        Some(Currency([letter(a)?, letter(b)?, letter(c)?]))
+    }
+
+    /// How many decimals people write: 2 for CNY, 0 for JPY, 3 for KWD.
+    /// Currencies that have no minor unit at all (gold, say) count as 0.
+    pub fn decimals(self) -> u32 {
+        self.iso().and_then(|c| c.exponent()).unwrap_or(0).into()
+    }
+
+    /// The sign that people write before an amount: `¥`, `$`, `€`.
+    pub fn symbol(self) -> String {
+        self.iso()
+            .map_or_else(|| self.to_string(), |c| c.symbol().to_string())
+    }
+
+    fn iso(self) -> Option<iso_currency::Currency> {
+        iso_currency::Currency::from_code(&self.to_string())
+    }
+
+    /// The amount as people write it, with the currency's own sign and decimals.
+    ///
+    /// ```
+    /// use tally99::money::Currency;
+    /// let cny = Currency::parse("CNY").unwrap();
+    /// assert_eq!(cny.format(330_000_000_000), "¥3,300,000,000.00");
+    /// assert_eq!(cny.format(-5), "-¥0.05");
+    /// assert_eq!(Currency::parse("JPY").unwrap().format(1234), "¥1,234");
+    /// ```
+    pub fn format(self, minor_units: i128) -> String {
+        let decimals = self.decimals();
+        let scale = 10u128.pow(decimals);
+        let (whole, part) = (
+            minor_units.unsigned_abs() / scale,
+            minor_units.unsigned_abs() % scale,
+        );
+        let sign = if minor_units < 0 { "-" } else { "" };
+        let whole = group_thousands(whole);
+        let symbol = self.symbol();
+        if decimals == 0 {
+            format!("{sign}{symbol}{whole}")
+        } else {
+            format!(
+                "{sign}{symbol}{whole}.{part:0width$}",
+                width = decimals as usize
+            )
+        }
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn group_thousands(number: u128) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0 {
+            write!(f, "{}", letter.get() as char)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = String::deserialize(deserializer)?;
+        Currency::parse(&code)
+            .ok_or_else(|| de::Error::custom(format!("{code:?} is not an ISO 4217 currency code")))
+    }
+}

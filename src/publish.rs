@@ -1,0 +1,3 @@
+//! Emission to Kafka.
+
+pub mod records;
