@@ -8,9 +8,12 @@
 //! The pure core is [`event`], [`shard`] and [`merge`]: no I/O, no clock, no
 //! randomness, no locks.
 
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod stop;
+pub mod totals;
