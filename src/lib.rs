@@ -11,6 +11,8 @@
 pub mod config;
 pub mod event;
 pub mod expected;
+pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod shard;

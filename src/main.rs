@@ -1,1 +1,3 @@
+//! The `tally99` command.
+
 fn main() {}
