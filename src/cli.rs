@@ -14,7 +14,13 @@ use crate::totals::TotalsArgs;
 pub struct Cli {
     /// How log lines are written to standard error; RUST_LOG says which
     /// (error, warn, info, debug, or by module; default: info)
-    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
 
     /// What to do.
@@ -90,7 +96,9 @@ Examples:
 /// Values stay text here: the configuration reads and checks them with all
 /// others, so that all errors are reported together.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Settings (over TALLY99_… variables, over the file, over the defaults)")]
+#[command(
+    next_help_heading = "Settings (over TALLY99_… variables, over the file, over the defaults)"
+)]
 pub struct SettingsArgs {
     /// Read settings from this TOML file; config/default.toml lists them all
     #[arg(long, value_name = "FILE")]
@@ -216,16 +224,22 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let line = "run --bootstrap-servers b:1 --topic t --group g --totals-topic tt --cuts-topic ct \
-                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.id=x \
+                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.rack=x \
                     --wait-for-topic --until-end";
         let args = Run::parse_from(line.split_whitespace()).args;
         assert!(args.until_end);
         let config = args.load().unwrap().config;
         assert_eq!(config.kafka.bootstrap_servers, "b:1");
         assert_eq!(config.kafka.group, "g");
-        assert_eq!(config.kafka.properties["client.id"], "x");
+        assert_eq!(config.kafka.properties["client.rack"], "x");
         let topics = &config.topics;
-        let names = [&topics.donations, &topics.totals, &topics.cuts, &topics.windows, &topics.dead_letters];
+        let names = [
+            &topics.donations,
+            &topics.totals,
+            &topics.cuts,
+            &topics.windows,
+            &topics.dead_letters,
+        ];
         assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
         assert_eq!(config.run.workers, 3);
         assert!(config.run.wait_for_topic);
