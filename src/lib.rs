@@ -17,5 +17,7 @@ pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod run;
 pub mod shard;
 pub mod shutdown;
+pub mod view;
