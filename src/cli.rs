@@ -50,12 +50,12 @@ pub enum Command {
     /// Print the totals of the top campaigns, or check them against a file
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals {
-        /// Where to read from.
-        #[command(flatten)]
-        settings: SettingsArgs,
         /// What to print.
         #[command(flatten)]
         totals: TotalsArgs,
+        /// Where to read from. Last, since its heading holds for what follows.
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
     /// Show or check the configuration
     #[command(subcommand)]
@@ -170,15 +170,15 @@ impl SettingsArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
-    /// The settings.
-    #[command(flatten)]
-    pub settings: SettingsArgs,
     /// Read up to the ends that the partitions have now, emit the last cut, and exit
     #[arg(long)]
     pub until_end: bool,
     /// Wait for the topic of the events if it is missing, instead of exiting
     #[arg(long)]
     pub wait_for_topic: bool,
+    /// The settings. Last, since their heading holds for what follows.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 const RUN_EXAMPLES: &str = "\

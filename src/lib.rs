@@ -18,6 +18,8 @@ pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod run;
 pub mod shard;
 pub mod shutdown;
 pub mod totals;
+pub mod view;

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     let out = &mut io::stdout().lock();
     match command {
-        Command::Totals { settings, totals } => {
+        Command::Totals { totals, settings } => {
             let config = settings.load()?.config;
             // Only what goes on until it is stopped needs to hear of the signal.
             let shutdown = match totals.follow {

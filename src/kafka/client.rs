@@ -113,6 +113,16 @@ impl Health {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// No broker at `bootstrap_servers` answers, at the start.
+    pub fn is_down_at(&self, bootstrap_servers: &str) {
+        self.with(|state| {
+            if state.last_failure.is_empty() {
+                state.last_failure = format!("no answer from {bootstrap_servers}");
+            }
+        });
+        self.is_down();
+    }
+
     /// No broker answers.
     pub fn is_down(&self) {
         self.with(|state| {

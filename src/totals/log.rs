@@ -237,8 +237,9 @@ impl Topic {
                             code,
                         });
                     }
-                    // Serves what librdkafka has to say about it.
-                    while self.consumer.poll(Duration::ZERO).is_some() {}
+                    // Hears what librdkafka has to say about it.
+                    let until = Instant::now() + POLL;
+                    while self.consumer.poll(POLL / 10).is_some() || Instant::now() < until {}
                     if attempt == ATTEMPTS || self.consumer.context().is_hopeless() {
                         return Err(self.unanswered(kafka, &error));
                     }
