@@ -47,6 +47,11 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Count the events of the donations topic and publish exact totals
+    ///
+    /// Runs until SIGINT (Ctrl-C) or SIGTERM, then publishes what it has
+    /// counted and ends; a second signal ends it at once.
+    Run(RunArgs),
     /// Print the totals of the top campaigns, or check them against a file
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals {

@@ -4,12 +4,15 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tally99::cli::{Cli, Command, ConfigCommand, LogFormat};
 use tally99::config::ConfigError;
+use tally99::run::RunOptions;
 use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
+use tally99::view::TotalsView;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +47,18 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     let out = &mut io::stdout().lock();
     match command {
+        Command::Run(args) => {
+            let config = args.load()?.config;
+            let options = RunOptions {
+                until_end: args.until_end,
+            };
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
+            let runtime_of_run = tokio::runtime::Runtime::new().map_err(runtime)?;
+            let view = Arc::new(TotalsView::default());
+            runtime_of_run
+                .block_on(tally99::run::run(&config, options, &shutdown, view))
+                .map_err(runtime)
+        }
         Command::Totals { totals, settings } => {
             let config = settings.load()?.config;
             // Only what goes on until it is stopped needs to hear of the signal.

@@ -6,6 +6,7 @@
 
 mod compare;
 mod export;
+mod listener;
 mod log;
 mod seen;
 mod table;
