@@ -9,6 +9,7 @@
 //! randomness, no locks.
 
 pub mod aggregate;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
@@ -20,4 +21,5 @@ pub mod publish;
 pub mod run;
 pub mod shard;
 pub mod shutdown;
+pub mod totals;
 pub mod view;

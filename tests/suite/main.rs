@@ -1,0 +1,4 @@
+//! Tests of the real binary.
+
+mod config;
+mod totals;
