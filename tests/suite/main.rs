@@ -1,0 +1,10 @@
+//! Tests of the real binary against a real Apache Kafka.
+//!
+//! [`kafka`], [`process`] and [`wait`] are what the tests stand on; every other
+//! module is one subject. Tests run side by side in one process and share one
+//! broker, so each makes topics and groups of its own ([`kafka::unique`]).
+
+mod harness;
+mod kafka;
+mod process;
+mod wait;
