@@ -211,7 +211,8 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !self.health.note(&error) {
+        let end_of_partition = Some(RDKafkaErrorCode::PartitionEOF);
+        if error.rdkafka_error_code() != end_of_partition && !self.health.note(&error) {
             tracing::warn!("Kafka client: {error}: {reason}");
         }
     }

@@ -308,6 +308,7 @@ impl Merger {
         let held = self.merge.offsets();
         let is_published = self.published.as_ref() == Some(&held) && !self.merge.has_changes();
         if matches!(self.state, State::Ready) && is_published {
+            self.progress.finish();
             return Ok(true);
         }
         let idle = matches!(self.state, State::Ready | State::NotBegun);

@@ -57,6 +57,13 @@ impl Progress {
         self.published = Some(line);
     }
 
+    /// All that was folded is published.
+    pub fn finish(&self) {
+        if let Some(line) = &self.published {
+            tracing::info!("all is published; {line}");
+        }
+    }
+
     /// Writes a line if it is time.
     pub fn log(&mut self, merge: &Merge, gate: &Gate, why_not: Option<String>) {
         let elapsed = self.said.elapsed();
