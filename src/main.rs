@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
-    let out = &mut io::stdout().lock();
+    let out = &mut io::stdout();
     match command {
         Command::Run(args) => {
             let config = args.load()?.config;

@@ -2,20 +2,19 @@
 //! what these tests have written there.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rustix::process::Signal;
 use tally99::expected::{Expected, ExpectedCampaign};
 use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
 use tally99::publish::records::{CampaignTotal, CompleteCut, CutRecord, OpenCut};
 
-use super::config::{run, tally99};
+use crate::process::{self, Running, tally99};
 
 /// More than any of these tests needs on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -74,10 +73,14 @@ impl Kafka {
 
     fn totals(&self, args: &[&str]) -> (i32, String, String) {
         let servers = self.cluster.bootstrap_servers();
-        run(tally99()
-            .args(["totals", "--bootstrap-servers", &servers])
-            .args(args))
+        run(tally99(["totals", "--bootstrap-servers", &servers]).args(args))
     }
+}
+
+/// Exit code, standard output, standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let finished = process::run(command, DEADLINE);
+    (finished.code(), finished.stdout, finished.stderr)
 }
 
 fn cny(net: i128) -> BTreeMap<Currency, MoneyTotal> {
@@ -290,7 +293,11 @@ fn what_is_missing_is_said_calmly() {
     );
 
     // Port 1 is never a broker.
-    let (code, _, err) = run(tally99().args(["totals", "--bootstrap-servers", "127.0.0.1:1"]));
+    let (code, _, err) = run(&mut tally99([
+        "totals",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+    ]));
     assert_eq!(code, 3);
     assert!(
         err.starts_with("tally99: no Kafka broker answers at 127.0.0.1:1: "),
@@ -334,7 +341,11 @@ fn a_reader_that_leaves_early_is_no_error() {
         "--bootstrap-servers",
         &servers,
     ];
-    let mut child = spawn(&args, Stdio::piped());
+    let mut child = tally99(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(
@@ -350,69 +361,58 @@ fn a_reader_that_leaves_early_is_no_error() {
 fn follow_prints_each_new_cut_and_ends_on_ctrl_c() {
     let (kafka, mut totals) = published();
     let servers = kafka.cluster.bootstrap_servers();
-    let mut child = spawn(
-        &[
-            "totals",
-            "--follow",
-            "--campaign",
-            "免费午餐",
-            "--bootstrap-servers",
-            &servers,
-        ],
-        Stdio::inherit(),
+    let args = ["totals", "--follow", "--campaign", "免费午餐"];
+    let mut follow = Running::start(tally99(args).args(["--bootstrap-servers", &servers]));
+    // Line by line: each has the upsert that belongs to its cut, not the one
+    // before.
+    follow.wait_for_output(
+        DEADLINE,
+        "cut 7 · as of 2022-09-09 08:00:01 +08:00 · 25,100 gifts · ",
     );
-    let lines = lines_of(&mut child);
-    let first = lines.recv_timeout(DEADLINE).unwrap();
-    assert!(
-        first.starts_with("cut 7 · as of 2022-09-09 08:00:01 +08:00 · 25,100 gifts · "),
-        "{first}"
-    );
-
     for cut in 8..11 {
         kafka.write_cut(&CutRecord::Open(open(cut)));
         let lunch = totals.last_mut().unwrap();
         *lunch = total("免费午餐", lunch.version + 1, i128::from(cut) * 100);
         kafka.write_totals(std::slice::from_ref(lunch));
         kafka.write_cut(&complete(cut, &totals));
-        // The line has the upsert that belongs to its cut, not the one before.
-        let line = lines.recv_timeout(DEADLINE).unwrap();
-        assert!(line.starts_with(&format!("cut {cut} · ")), "{line}");
-        assert!(
-            line.ends_with(&format!(" · top: 免费午餐 ¥{cut}.00 net CNY")),
-            "{line}"
-        );
+        follow.wait_for_output(DEADLINE, &format!(" · top: 免费午餐 ¥{cut}.00 net CNY\n"));
+        let printed = follow.stdout();
+        let line = printed.lines().last().unwrap();
+        assert!(line.starts_with(&format!("cut {cut} · ")), "{printed}");
     }
-
-    let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    follow.signal(Signal::INT);
+    let finished = follow.wait(DEADLINE);
+    assert_eq!(finished.code(), 0, "{finished}");
+    assert_eq!(finished.stdout.lines().count(), 4, "{finished}");
 }
 
-fn spawn(args: &[&str], stderr: Stdio) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_tally99"))
-        .args(args)
-        .env_remove("RUST_LOG")
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        .spawn()
-        .unwrap()
-}
-
-fn lines_of(child: &mut Child) -> Receiver<String> {
-    let (send, receive) = channel();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    std::thread::spawn(move || {
-        for line in output.lines() {
-            if send.send(line.unwrap()).is_err() {
-                break;
-            }
-        }
-    });
-    receive
+/// On a real broker, which goes away in the middle.
+#[test]
+fn follow_goes_on_when_its_broker_comes_back() {
+    let kafka = crate::kafka::Kafka::own(1);
+    kafka.create_topic("campaign-totals", 2, &[("cleanup.policy", "compact")]);
+    kafka.create_topic("cuts", 1, &[]);
+    let publish = |cut: u64| {
+        let totals = [total("免费午餐", cut, i128::from(cut) * 100)];
+        let value = serde_json::to_vec(&totals[0]).unwrap();
+        kafka.produce("campaign-totals", [(1, "免费午餐", value)]);
+        let value = serde_json::to_vec(&complete(cut, &totals)).unwrap();
+        kafka.produce("cuts", [(0, "1", value)]);
+    };
+    publish(1);
+    let mut follow = Running::start(&mut tally99([
+        "totals",
+        "--follow",
+        "--bootstrap-servers",
+        kafka.bootstrap(),
+    ]));
+    follow.wait_for_output(DEADLINE, "¥1.00 net CNY\n");
+    kafka.kill_broker(1);
+    follow.wait_for_output(DEADLINE, "no Kafka broker answers (");
+    kafka.start_broker(1);
+    publish(2);
+    follow.wait_for_output(DEADLINE, "top: 免费午餐 ¥2.00 net CNY\n");
+    follow.wait_for_output(DEADLINE, "Kafka answers again");
+    follow.signal(Signal::TERM);
+    assert_eq!(follow.wait(DEADLINE).code(), 0);
 }
