@@ -416,3 +416,83 @@ fn follow_goes_on_when_its_broker_comes_back() {
     follow.signal(Signal::TERM);
     assert_eq!(follow.wait(DEADLINE).code(), 0);
 }
+
+/// `run` and `totals` with the same flags, on a real broker: what was published
+/// adds up to what was given, counted here by hand.
+#[test]
+fn what_run_publishes_compares_equal() {
+    let kafka = crate::kafka::Kafka::shared();
+    let donations = kafka.new_topic("donations", 3);
+    let names = ["totals", "cuts", "windows", "dead"].map(crate::kafka::unique);
+    let group = crate::kafka::unique("group");
+    let flags = [
+        ["--bootstrap-servers", kafka.bootstrap()],
+        ["--topic", &donations],
+        ["--group", &group],
+        ["--totals-topic", &names[0]],
+        ["--cuts-topic", &names[1]],
+        ["--windows-topic", &names[2]],
+        ["--dead-letters-topic", &names[3]],
+    ]
+    .concat();
+
+    let campaigns = ["免费午餐", "Clean water", "大病救助"];
+    let mut wanted = Expected::default();
+    let mut records: Vec<(i32, String, String)> = Vec::new();
+    for i in 0..3_000_i64 {
+        let (campaign, partition) = (campaigns[i as usize % 3], (i % 7 % 3) as i32);
+        let (at_ms, amount) = (FIRST_MS + i * 10, 100 + i);
+        let event = format!(
+            r#"{{"id":"e{i}","campaign":"{campaign}","donor":"d{}","amount":{amount},"currency":"CNY","at":{at_ms}}}"#,
+            i % 700
+        );
+        records.push((partition, format!("e{i}"), event.clone()));
+        wanted.events += 1;
+        if i % 100 == 0 {
+            records.push((partition, format!("e{i}"), event));
+            wanted.events += 1;
+            wanted.duplicates += 1;
+        }
+        let sums = wanted
+            .campaigns
+            .entry(campaign.into())
+            .or_insert_with(|| ExpectedCampaign {
+                first_at_ms: at_ms,
+                ..ExpectedCampaign::default()
+            });
+        sums.events += 1;
+        sums.gifts += 1;
+        sums.last_at_ms = at_ms;
+        for money in [&mut sums.money, &mut wanted.money] {
+            let money = money.entry(Currency::parse("CNY").unwrap()).or_default();
+            money.gross += i128::from(amount);
+            money.net += i128::from(amount);
+        }
+        wanted.gifts += 1;
+    }
+    records.push((1, "bad".into(), "{".into()));
+    wanted.events += 1;
+    wanted.dead_letters = 1;
+    wanted.donors = 700;
+    kafka.produce(&donations, records);
+
+    process::run(tally99(["run", "--until-end"]).args(&flags), DEADLINE).succeeded();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("expected.json");
+    std::fs::write(&file, serde_json::to_vec(&wanted).unwrap()).unwrap();
+    let (code, out, err) = run(tally99(["totals"]).args(&flags).arg("--compare").arg(&file));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(
+        out.starts_with("equal: 3 campaigns, 3,031 events, donors estimated as "),
+        "{out}"
+    );
+    let (_, table, _) = run(tally99(["totals"]).args(&flags));
+    assert!(
+        table.contains("\n3,031 events: 30 repeats, 1 dead letters; "),
+        "{table}"
+    );
+    assert!(
+        table.contains("\n1  大病救助     1,000  ¥16,005.00 "),
+        "{table}"
+    );
+}
