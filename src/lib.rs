@@ -11,6 +11,7 @@
 pub mod config;
 pub mod event;
 pub mod expected;
+pub mod generate;
 pub mod money;
 pub mod offset;
 pub mod publish;

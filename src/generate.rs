@@ -1,0 +1,24 @@
+//! Giving-day traffic with its own exact sums.
+//!
+//! [`Traffic`] is a pure stream: the same [`Settings`] make the same records to
+//! the byte, wherever they go and however fast. It counts what it makes as it
+//! goes and says what a reader must arrive at ([`Traffic::expected`]); no code
+//! of the fold has a part in that.
+
+mod amounts;
+mod campaigns;
+mod damage;
+mod day;
+mod draft;
+mod history;
+mod oracle;
+mod random;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod traffic;
+mod ulid;
+
+pub use settings::{CAMPAIGNS_MAX, RECORDS_MAX};
+pub use settings::{Counts, GIVING_DAY_2022, Settings, SettingsError, Shares, Volume};
+pub use traffic::{Record, Traffic};
