@@ -15,3 +15,4 @@ pub mod generate;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod stop;
