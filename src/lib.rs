@@ -8,11 +8,15 @@
 //! The pure core is [`event`], [`shard`] and [`merge`]: no I/O, no clock, no
 //! randomness, no locks.
 
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
 pub mod generate;
+pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod shard;
 pub mod stop;
+pub mod totals;

@@ -1,24 +1,117 @@
-//! The command line.
+//! The `tally99` command: parses, loads the configuration, calls the library,
+//! and turns errors into one calm message and an exit code.
 
-use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tally99::cli::{Cli, Command, ConfigCommand, LogFormat};
+use tally99::config::ConfigError;
+use tally99::generate;
+use tally99::stop::Stop;
+use tally99::totals::{self, Verdict};
+use tracing_subscriber::EnvFilter;
 
-#[derive(Parser)]
-#[command(name = "tally99", version)]
-enum Cli {
-    Generate(tally99::generate::GenerateArgs),
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why a command did not end well; each has its exit code.
+enum Failure {
+    /// A check found a difference, and has said so.
+    Differs,
+    /// The configuration is not valid.
+    Config(ConfigError),
+    /// The flags ask for something that cannot be.
+    Usage(Box<dyn Error>),
+    /// Something outside failed.
+    Runtime(Box<dyn Error>),
 }
 
 fn main() -> ExitCode {
-    let Cli::Generate(args) = Cli::parse();
-    let stop = tally99::stop::on_signal().expect("signals can be caught");
-    match tally99::generate::run(&args, &BTreeMap::new(), stop) {
+    let cli = Cli::parse();
+    start_logging(cli.log_format);
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+        Err(Failure::Differs) => ExitCode::from(1),
+        Err(Failure::Config(error)) => fail(&error, 2),
+        Err(Failure::Usage(error)) => fail(error.as_ref(), 2),
+        Err(Failure::Runtime(error)) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(Failure::Runtime(error)) => fail(error.as_ref(), 3),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let out = &mut io::stdout().lock();
+    match command {
+        Command::Generate { settings, generate } => {
+            let config = settings.load()?.config;
+            let stop = Stop::on_signals().map_err(runtime)?;
+            generate::run(&config, &generate, &stop).map_err(|error| match error.is_usage() {
+                true => Failure::Usage(error.into()),
+                false => runtime(error),
+            })
         }
+        Command::Totals { settings, totals } => {
+            let config = settings.load()?.config;
+            let stop = Stop::on_signals().map_err(runtime)?;
+            let screen = io::stdout().is_terminal();
+            match totals::run(&config, &totals, &stop, out, screen).map_err(runtime)? {
+                Verdict::Fine => Ok(()),
+                Verdict::Differs => Err(Failure::Differs),
+            }
+        }
+        Command::Config(ConfigCommand::Show(settings)) => {
+            let text = settings.load()?.to_toml();
+            out.write_all(text.as_bytes()).map_err(runtime)
+        }
+        Command::Config(ConfigCommand::Check(settings)) => {
+            settings.load()?;
+            writeln!(out, "configuration is valid").map_err(runtime)
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Config(error)
+    }
+}
+
+fn runtime(error: impl Error + 'static) -> Failure {
+    Failure::Runtime(error.into())
+}
+
+/// The error with what caused it, on standard error.
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    let mut message = format!("tally99: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(&format!("\n  because: {error}"));
+        cause = error.source();
+    }
+    // Nobody may be left to read it; the exit code still tells.
+    let _ = writeln!(io::stderr(), "{message}");
+    ExitCode::from(code)
+}
+
+/// Whoever read our output has seen enough (`tally99 totals | head`).
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
     }
 }

@@ -18,11 +18,32 @@ impl Money {
     /// No money.
     pub const ZERO: Money = Money(0);
 
-    /// The sum, or `None` if it does not fit 64 bits.
+    /// The largest sum that a shard keeps for one campaign, business day and
+    /// currency: 2^62 - 1, which is 46,116,860,184,273,879.03 in yuan. It is half
+    /// of what 64 bits hold, so that what is left after refunds, and a slice of
+    /// time that lies in two business days, always fit.
+    pub const SUM_MAX: Money = Money(i64::MAX / 2);
+
+    /// The sum, or `None` if it would pass [`Money::SUM_MAX`].
     #[inline]
     pub fn checked_add(self, other: Money) -> Option<Money> {
-        self.0.checked_add(other.0).map(Money)
+        let sum = self.0.checked_add(other.0).map(Money)?;
+        (sum <= Money::SUM_MAX).then_some(sum)
     }
+}
+
+/// What was given in one currency, added up over shards: 128 bits, so that no
+/// number of shards can overflow it. Net may be below zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoneyTotal {
+    /// What was donated, in minor units.
+    pub gross: i128,
+    /// What was paid back.
+    pub refunded: i128,
+    /// Gross less refunded.
+    pub net: i128,
+    /// What matching sponsors added; in neither gross nor net.
+    pub matched: i128,
 }
 
 /// An ISO 4217 currency, by its three upper-case letters.

@@ -9,18 +9,9 @@ use super::settings::{GIVING_DAY_2022, Millis, Settings, SettingsError, Shares};
 /// How many events there are unless somebody says so.
 const EVENTS: u64 = 1_000_000;
 
-/// Giving-day traffic with a seed: the same seed and settings make the same
-/// events to the byte, and `--expect` says what they add up to.
-///
-/// Shares are fractions of all records: 0.01 is 1%.
+/// The flags of `tally99 generate`, beside the settings that all commands take.
 #[derive(Args, Clone, Debug)]
 pub struct GenerateArgs {
-    /// Where Kafka is: host:port[,host:port…]
-    #[arg(long, value_name = "HOSTS", default_value = "127.0.0.1:9092")]
-    pub bootstrap_servers: String,
-    /// The topic to write to; made if it is missing
-    #[arg(long, default_value = "donations")]
-    pub topic: String,
     /// How many partitions the topic is made with [default: 12]. A topic that
     /// is there keeps its own number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
@@ -28,7 +19,7 @@ pub struct GenerateArgs {
     /// Write to this file instead of Kafka, or to standard output with `-`: each
     /// record's value on a line of its own. Malformed records stand there as
     /// they are: they may be an empty line, or no UTF-8, but never two lines
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bootstrap_servers", "topic", "partitions"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "partitions")]
     pub out: Option<PathBuf>,
     /// Write what the events add up to, by campaign, to this file as JSON, once
     /// all of them are written

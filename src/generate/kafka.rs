@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
@@ -33,6 +32,8 @@ pub struct KafkaTarget {
     pub topic: String,
     /// How many partitions the topic is made with if it is missing.
     pub partitions: i32,
+    /// How many copies of it are made then; `None`: the brokers' default.
+    pub replication: Option<i32>,
     /// Passed to librdkafka, after our own settings.
     pub properties: BTreeMap<String, String>,
 }
@@ -41,11 +42,11 @@ pub struct KafkaTarget {
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaSinkError {
     /// A property is wrong, or the client cannot start.
-    #[error("cannot make a Kafka client: {0}; check [kafka.properties]")]
-    Client(KafkaError),
+    #[error("cannot make a Kafka client: check [kafka.properties] in the configuration")]
+    Client(#[source] KafkaError),
     /// No broker answers.
     #[error(
-        "no Kafka broker answers at {bootstrap_servers} ({source}): \
+        "no Kafka broker answers at {bootstrap_servers}: \
          start it, or say where it is with --bootstrap-servers"
     )]
     NoAnswer {
@@ -72,7 +73,7 @@ pub enum KafkaSinkError {
         topic: String,
     },
     /// The client refuses a record.
-    #[error("a record for partition {partition} of {topic} is refused: {source}")]
+    #[error("a record for partition {partition} of {topic} is refused")]
     Refused {
         /// The topic.
         topic: String,
@@ -84,7 +85,7 @@ pub enum KafkaSinkError {
     /// Records were sent but not written.
     #[error(
         "{records} records were not written, the first of them to partition {partition} of \
-         {topic}: {source}; the topic now holds a part of the stream only"
+         {topic}: the topic now holds a part of the stream only"
     )]
     Delivery {
         /// How many failed so far.
@@ -129,10 +130,10 @@ impl KafkaSink {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
-            .set("linger.ms", "30")
-            .set("batch.num.messages", "20000")
-            // A second of traffic at full speed; more only costs memory.
-            .set("queue.buffering.max.messages", "500000");
+            .set("linger.ms", "20")
+            // Small enough that a record is still in the processor's cache when
+            // it is sent: a queue of 500,000 made it a quarter slower.
+            .set("queue.buffering.max.messages", "30000");
         for (name, value) in &target.properties {
             config.set(name, value);
         }
@@ -247,6 +248,11 @@ impl Reports {
 }
 
 impl ClientContext for Reports {
+    /// What matters of these lines comes as an error, too.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {line}");
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.failures().complaint = Some(match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => "no broker can be reached".to_owned(),
@@ -276,8 +282,9 @@ fn ensure_topic(target: &KafkaTarget) -> Result<i32, KafkaSinkError> {
     for (name, value) in &target.properties {
         config.set(name, value);
     }
-    let admin: AdminClient<DefaultClientContext> =
-        config.create().map_err(KafkaSinkError::Client)?;
+    let admin: AdminClient<Reports> = config
+        .create_with_context(Reports::default())
+        .map_err(KafkaSinkError::Client)?;
     if let Some(partitions) = count_partitions(&admin, target)? {
         return Ok(partitions);
     }
@@ -298,7 +305,7 @@ fn ensure_topic(target: &KafkaTarget) -> Result<i32, KafkaSinkError> {
 /// The topic's number of partitions, or `None` if there is no such topic. All
 /// topics are asked for, since a broker may make one that is asked for by name.
 fn count_partitions(
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &AdminClient<Reports>,
     target: &KafkaTarget,
 ) -> Result<Option<i32>, KafkaSinkError> {
     let metadata = admin
@@ -316,20 +323,14 @@ fn count_partitions(
     Ok((partitions > 0).then_some(partitions))
 }
 
-fn create_topic(
-    admin: &AdminClient<DefaultClientContext>,
-    target: &KafkaTarget,
-) -> Result<(), KafkaSinkError> {
+fn create_topic(admin: &AdminClient<Reports>, target: &KafkaTarget) -> Result<(), KafkaSinkError> {
     let failed = |reason: String| KafkaSinkError::CannotCreate {
         topic: target.topic.clone(),
         reason,
     };
-    // Replication -1 is the brokers' own default.
-    let topic = NewTopic::new(
-        &target.topic,
-        target.partitions,
-        TopicReplication::Fixed(-1),
-    );
+    // -1 leaves it to the brokers.
+    let replication = TopicReplication::Fixed(target.replication.unwrap_or(-1));
+    let topic = NewTopic::new(&target.topic, target.partitions, replication);
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

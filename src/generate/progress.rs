@@ -1,5 +1,5 @@
-//! What people see while records are made: a bar on a terminal, else a line
-//! every few seconds, both on standard error.
+//! What people see while records are made: a bar on a terminal, else a log
+//! line every few seconds, both on standard error.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -58,19 +58,15 @@ impl Progress {
             _ => "standing still".to_owned(),
         };
         self.last = (Instant::now(), done);
-        self.say(&format!(
-            "{} of {} events, {} events/s, {left}",
-            grouped(done),
-            grouped(self.total),
-            grouped(rate as u64),
-        ));
+        let (done, total, rate) = (grouped(done), grouped(self.total), grouped(rate as u64));
+        tracing::info!("{done} of {total} events, {rate} events/s, {left}");
     }
 
-    /// A line for people, above the bar if there is one.
-    pub(super) fn say(&self, line: &str) {
+    /// A warning, above the bar if there is one.
+    pub(super) fn warn(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tracing::warn!("{text}")),
+            None => tracing::warn!("{text}"),
         }
     }
 

@@ -1,11 +1,9 @@
 //! `tally99 generate`: a stream into its sink, at its pace, until it ends or
 //! somebody stops it.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::args::GenerateArgs;
@@ -14,12 +12,16 @@ use super::pace::Pace;
 use super::progress::{Progress, grouped};
 use super::settings::{Millis, SettingsError};
 use super::traffic::{Record, Traffic};
+use crate::config::Config;
 use crate::expected::Expected;
+use crate::stop::Stop;
 
 /// How many records are made between two looks at clock, brokers and signals.
 const CHUNK: u64 = 512;
 /// How long a stopped run waits for outstanding acknowledgements.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many partitions a topic gets unless somebody says so.
+const PARTITIONS: i32 = 12;
 const DAY_MS: Millis = 86_400_000;
 
 /// Why a stream was not written, or not to its end.
@@ -32,7 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] KafkaSinkError),
     /// A file could not be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     File {
         /// Which file; `-` is standard output.
         path: PathBuf,
@@ -48,14 +50,16 @@ pub enum Error {
     StartAhead,
 }
 
-/// Makes the stream that the flags ask for. `properties` go to librdkafka; once
-/// `stop` is set, what was made is written out and the run ends as one that is
-/// complete, only earlier.
-pub fn run(
-    args: &GenerateArgs,
-    properties: &BTreeMap<String, String>,
-    stop: &AtomicBool,
-) -> Result<(), Error> {
+impl Error {
+    /// Whether it is the flags that are at fault, and nothing outside.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Error::Settings(_) | Error::StartAhead)
+    }
+}
+
+/// Makes the stream that the flags ask for. Once `stop` is wished, what was made
+/// is written out, and the run ends like a complete one, only earlier.
+pub fn run(config: &Config, args: &GenerateArgs, stop: &Stop) -> Result<(), Error> {
     let settings = args.settings()?;
     let traffic = Traffic::new(&settings)?;
     if args.out.is_none() && !args.live && settings.start + DAY_MS > now_ms() {
@@ -69,16 +73,15 @@ pub fn run(
         .map(create)
         .transpose()?
         .map(BufWriter::new);
-    let mut sink = Sink::open(args, properties)?;
+    let mut sink = Sink::open(config, args)?;
 
     let mut progress = Progress::new(traffic.counts().total());
     if let (Sink::Kafka(kafka), Some(asked)) = (&sink, args.partitions)
         && asked != kafka.partitions()
     {
-        let partitions = kafka.partitions();
-        progress.say(&format!(
-            "topic {} keeps its {partitions} partitions",
-            args.topic
+        let (topic, partitions) = (kafka.topic(), kafka.partitions());
+        progress.warn(&format!(
+            "topic {topic} is there already and keeps its {partitions} partitions"
         ));
     }
     let pace = args.rate.map(|rate| Pace::new(rate, now_ms()));
@@ -114,12 +117,12 @@ struct Drive<'a> {
     traffic: Traffic,
     pace: Option<Pace>,
     is_live: bool,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
 }
 
 impl Drive<'_> {
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_wished()
     }
 
     fn all(&mut self, sink: &mut Sink, progress: &mut Progress) -> Result<(), Error> {
@@ -170,7 +173,7 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(args: &GenerateArgs, properties: &BTreeMap<String, String>) -> Result<Sink, Error> {
+    fn open(config: &Config, args: &GenerateArgs) -> Result<Sink, Error> {
         if let Some(path) = &args.out {
             let out: Box<dyn Write> = if path == Path::new("-") {
                 Box::new(std::io::stdout())
@@ -183,10 +186,11 @@ impl Sink {
             ));
         }
         Ok(Sink::Kafka(KafkaSink::open(&KafkaTarget {
-            bootstrap_servers: args.bootstrap_servers.clone(),
-            topic: args.topic.clone(),
-            partitions: args.partitions.unwrap_or(12),
-            properties: properties.clone(),
+            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+            topic: config.topics.donations.clone(),
+            partitions: args.partitions.unwrap_or(PARTITIONS),
+            replication: config.topics.replication,
+            properties: config.kafka.properties.clone(),
         })?))
     }
 
@@ -217,7 +221,7 @@ impl Sink {
         if let Sink::Kafka(kafka) = self {
             kafka.poll(Duration::ZERO)?;
             if let Some(complaint) = kafka.take_complaint() {
-                progress.say(&format!("Kafka: {complaint}; trying again"));
+                progress.warn(&format!("Kafka: {complaint}; trying again"));
             }
         }
         Ok(())

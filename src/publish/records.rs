@@ -8,21 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::money::MoneyTotal;
+
 use crate::money::Currency;
 use crate::offset::{Offset, Partition};
-
-/// The money of one currency.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoneyTotal {
-    /// What was donated, in minor units.
-    pub gross: i128,
-    /// What was paid back.
-    pub refunded: i128,
-    /// Gross less refunded.
-    pub net: i128,
-    /// What matching sponsors added; in neither gross nor net.
-    pub matched: i128,
-}
 
 /// The value of an upsert in `campaign-totals`; the key is the campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,284 @@
+//! Merge: the highest offset wins, and totals are sums of shards.
+//!
+//! For each partition merge holds the values of its shard at one offset. A
+//! [`Flush`] moves them on to a later one. Whatever is old is ignored, whatever
+//! would leave a gap is refused, so:
+//!
+//! - the held values of a partition are always the whole fold up to one offset;
+//! - flushes may come twice, late, in any order, or from a process that should
+//!   no longer be there: the outcome depends on the highest offset alone;
+//! - offsets never step back, and neither does any total.
+//!
+//! Totals, sums and digest are kept up to date by what changes; adding everything
+//! up anew gives the same, and the tests do.
+
+mod digest;
+mod gate;
+mod sums;
+mod windows;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use digest::{Digest, campaign_digest};
+pub use gate::Gate;
+pub use sums::Sums;
+pub use windows::{CampaignWindows, WindowSums};
+
+use crate::event::Millis;
+use crate::offset::{Offset, Partition};
+use crate::shard::{Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values, ValuesUpdate};
+
+/// What merge did with a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The partition has moved on.
+    Merged,
+    /// Nothing new in it.
+    Old,
+    /// Something between what is held and `from` is missing; the partition stays
+    /// where it is until a flush comes that begins there or before.
+    Missing,
+}
+
+/// A campaign's total at a cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// The campaign.
+    pub campaign: Arc<str>,
+    /// Its outcomes; `counted` is its version.
+    pub counts: Counts,
+    /// Its sums.
+    pub sums: Sums,
+    /// Its distinct donors, estimated.
+    pub donors: u64,
+}
+
+/// A vector of offsets, and the totals at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// What the totals are exact at.
+    pub offsets: BTreeMap<Partition, Offset>,
+    /// The highest `at` seen.
+    pub as_of: Option<Millis>,
+    /// The outcomes of all records.
+    pub tally: Tally,
+    /// The sums over all campaigns.
+    pub sums: Sums,
+    /// Distinct donors over all campaigns, estimated.
+    pub donors: u64,
+    /// How many campaigns have something counted.
+    pub campaigns: u64,
+    /// The digest of all campaigns' totals.
+    pub digest: Digest,
+    /// The totals that changed since the cut before.
+    pub changed: Vec<Total>,
+}
+
+/// The merged view of all partitions.
+#[derive(Debug)]
+pub struct Merge {
+    index: hashbrown::HashMap<Arc<str>, usize>,
+    campaigns: Vec<Campaign>,
+    partitions: BTreeMap<Partition, Held>,
+    /// The places of campaigns that changed since the last cut.
+    changed: Vec<usize>,
+    sums: Sums,
+    donors: DonorsUnion,
+    digest: Digest,
+    counted_campaigns: u64,
+}
+
+/// A shard's values as merge holds them.
+#[derive(Debug, Default)]
+struct Held {
+    offset: Offset,
+    watermark: Option<Millis>,
+    tally: Tally,
+    /// By the campaign's place.
+    values: Vec<Option<Box<Values>>>,
+}
+
+#[derive(Debug)]
+struct Campaign {
+    total: Total,
+    donors: DonorsUnion,
+    changed: bool,
+    /// What `digest` holds of it.
+    digest: Digest,
+    /// The windows that were emitted last; `None` before the first time, since
+    /// a process before this one may have left others than zero in the topic.
+    windows: Option<[WindowSums; 4]>,
+}
+
+impl Default for Merge {
+    fn default() -> Self {
+        Merge::new()
+    }
+}
+
+impl Merge {
+    /// Nothing held.
+    pub fn new() -> Merge {
+        Merge {
+            index: hashbrown::HashMap::new(),
+            campaigns: Vec::new(),
+            partitions: BTreeMap::new(),
+            changed: Vec::new(),
+            sums: Sums::default(),
+            donors: DonorsUnion::overall(),
+            digest: Digest::default(),
+            counted_campaigns: 0,
+        }
+    }
+
+    /// What is held of each partition.
+    pub fn offsets(&self) -> BTreeMap<Partition, Offset> {
+        self.partitions
+            .iter()
+            .map(|(&partition, held)| (partition, held.offset))
+            .collect()
+    }
+
+    /// The highest `at` seen in any partition.
+    pub fn watermark(&self) -> Option<Millis> {
+        self.partitions
+            .values()
+            .filter_map(|held| held.watermark)
+            .max()
+    }
+
+    /// Moves a partition on, if the flush is newer and leaves no gap.
+    pub fn apply(&mut self, flush: &Flush) -> Applied {
+        match self
+            .partitions
+            .get(&flush.partition)
+            .map(|held| held.offset)
+        {
+            None if flush.from > Offset::START => return Applied::Missing,
+            Some(held) if flush.to <= held => return Applied::Old,
+            Some(held) if flush.from > held => return Applied::Missing,
+            _ => {}
+        }
+        for (name, update) in &flush.campaigns {
+            let place = self.place(name);
+            self.update(flush, place, update);
+        }
+        let held = self.partitions.entry(flush.partition).or_default();
+        held.offset = flush.to;
+        held.watermark = flush.watermark;
+        held.tally = flush.tally.clone();
+        Applied::Merged
+    }
+
+    fn update(&mut self, flush: &Flush, place: usize, update: &ValuesUpdate) {
+        let held = self.partitions.entry(flush.partition).or_default();
+        if held.values.len() <= place {
+            held.values.resize_with(place + 1, || None);
+        }
+        let values = held.values[place].get_or_insert_default();
+        let campaign = &mut self.campaigns[place];
+
+        let counts = &mut campaign.total.counts;
+        let counted_before = counts.counted;
+        sums::replace_counts(counts, &values.counts, &update.counts);
+        if counted_before == 0 && counts.counted > 0 {
+            self.counted_campaigns += 1;
+        }
+        if counts.counted > counted_before && !campaign.changed {
+            campaign.changed = true;
+            self.changed.push(place);
+        }
+        values.counts = update.counts;
+        for &row in &update.rows {
+            let old = values.ledger.set(row);
+            campaign
+                .total
+                .sums
+                .replace(row.currency, &old, &row.figures);
+            self.sums.replace(row.currency, &old, &row.figures);
+        }
+        values.panes.set(&update.panes, flush.watermark);
+    }
+
+    /// Takes in sketches. They are estimates and carry no offset: being a
+    /// maximum, they may be a little ahead of the cut, never wrong.
+    pub fn apply_donors(&mut self, flush: &DonorsFlush) {
+        self.donors.merge(&flush.overall);
+        for (name, donors) in &flush.campaigns {
+            let place = self.place(name);
+            let campaign = &mut self.campaigns[place];
+            if campaign.donors.merge(donors) {
+                campaign.total.donors = campaign.donors.estimate();
+                if !campaign.changed {
+                    campaign.changed = true;
+                    self.changed.push(place);
+                }
+            }
+        }
+    }
+
+    /// Closes a cut at what is held now: all sums, and the totals that changed
+    /// since the last one closed.
+    pub fn close_cut(&mut self) -> Cut {
+        let mut changed = Vec::with_capacity(self.changed.len());
+        for place in std::mem::take(&mut self.changed) {
+            let campaign = &mut self.campaigns[place];
+            campaign.changed = false;
+            if campaign.total.counts.counted == 0 {
+                continue; // Known by its sketch only; its flush is still to come.
+            }
+            let digest = campaign_digest(&campaign.total);
+            self.digest.replace(campaign.digest, digest);
+            campaign.digest = digest;
+            changed.push(campaign.total.clone());
+        }
+        let mut tally = Tally::default();
+        for held in self.partitions.values() {
+            sums::add_tally(&mut tally, &held.tally);
+        }
+        Cut {
+            offsets: self.offsets(),
+            as_of: self.watermark(),
+            tally,
+            sums: self.sums.clone(),
+            donors: self.donors.estimate(),
+            campaigns: self.counted_campaigns,
+            digest: self.digest,
+            changed,
+        }
+    }
+
+    /// Makes the next cut hold every campaign, changed or not, and the next
+    /// windows too.
+    pub fn emit_all_again(&mut self) {
+        for (place, campaign) in self.campaigns.iter_mut().enumerate() {
+            campaign.windows = None;
+            if !campaign.changed {
+                campaign.changed = true;
+                self.changed.push(place);
+            }
+        }
+    }
+
+    fn place(&mut self, name: &Arc<str>) -> usize {
+        if let Some(&place) = self.index.get(name) {
+            return place;
+        }
+        let place = self.campaigns.len();
+        self.index.insert(name.clone(), place);
+        self.campaigns.push(Campaign {
+            total: Total {
+                campaign: name.clone(),
+                counts: Counts::default(),
+                sums: Sums::default(),
+                donors: 0,
+            },
+            donors: DonorsUnion::campaign(),
+            changed: false,
+            digest: Digest::default(),
+            windows: None,
+        });
+        place
+    }
+}

@@ -1,0 +1,84 @@
+//! Rolling windows: sums of the shards' panes up to the highest watermark.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Merge;
+use crate::event::Millis;
+use crate::money::Currency;
+use crate::shard::Window;
+
+/// What a campaign got within a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowSums {
+    /// Donations.
+    pub gifts: u64,
+    /// Flowers.
+    pub flowers: i128,
+    /// Donations less refunds, by currency; every currency that the campaign
+    /// ever got is there, with 0 if need be.
+    pub net: BTreeMap<Currency, i128>,
+}
+
+/// The windows of one campaign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CampaignWindows {
+    /// The campaign.
+    pub campaign: Arc<str>,
+    /// By [`Window::ALL`].
+    pub windows: [WindowSums; 4],
+    /// Counted events that were too old for every window.
+    pub late: u64,
+}
+
+impl Merge {
+    /// The windows that differ from what this returned for them last, at the
+    /// highest watermark of what is held now.
+    pub fn take_changed_windows(&mut self) -> Vec<CampaignWindows> {
+        let Some(watermark) = self.watermark() else {
+            return Vec::new();
+        };
+        let mut changed = Vec::new();
+        for place in 0..self.campaigns.len() {
+            let windows = self.windows_of(place, watermark);
+            let campaign = &mut self.campaigns[place];
+            if campaign.total.counts.counted > 0 && campaign.windows.as_ref() != Some(&windows) {
+                campaign.windows = Some(windows.clone());
+                changed.push(CampaignWindows {
+                    campaign: campaign.total.campaign.clone(),
+                    windows,
+                    late: campaign.total.counts.late,
+                });
+            }
+        }
+        changed
+    }
+
+    fn windows_of(&self, place: usize, watermark: Millis) -> [WindowSums; 4] {
+        let mut windows: [WindowSums; 4] = Default::default();
+        let starts = Window::ALL.map(|window| window.start_s(watermark));
+        for held in self.partitions.values() {
+            let Some(Some(values)) = held.values.get(place) else {
+                continue;
+            };
+            for pane in values.panes.since(starts[Window::Day as usize]) {
+                let reached = windows.iter_mut().zip(starts);
+                for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
+                    match pane.currency {
+                        Some(currency) => {
+                            sums.gifts += pane.gifts;
+                            *sums.net.entry(currency).or_default() += i128::from(pane.net);
+                        }
+                        None => sums.flowers += i128::from(pane.net),
+                    }
+                }
+            }
+        }
+        for sums in &mut windows {
+            for &currency in self.campaigns[place].total.sums.money.keys() {
+                sums.net.entry(currency).or_default();
+            }
+        }
+        windows
+    }
+}

@@ -1,0 +1,375 @@
+//! A shard: the pure fold of one partition's prefix.
+//!
+//! `Shard(p, o) = fold(apply, records 0..o of partition p)`. [`Shard::apply`]
+//! looks at nothing but the shard and the record: no clock, no randomness, no
+//! iteration order. So the same prefix makes the same shard on any machine.
+//!
+//! Every record has exactly one [`Outcome`], and the numbers explain it:
+//! `seen = counted + duplicates + dead letters`, for the shard and for each
+//! campaign.
+//!
+//! What the shard has counted leaves it as a [`Flush`]: the values that changed
+//! in `(from, to]`, absolute, exact at `to`. Adding shards up is left to
+//! [`crate::merge`].
+
+mod calendar;
+mod dedup;
+mod donors;
+mod ledger;
+mod panes;
+mod values;
+
+use std::sync::Arc;
+
+pub use calendar::{Calendar, Day};
+pub use dedup::IdSet;
+pub use donors::{Donors, DonorsUnion};
+pub use ledger::{Figures, Ledger, Row};
+pub use panes::{Pane, Panes, Window};
+pub use values::{Counts, Values, ValuesUpdate};
+
+use crate::event::{self, Event, Millis, Reason, Rejected};
+use crate::money::Money;
+use crate::offset::{Offset, Partition};
+
+/// What shapes the fold besides the code: two shards of the same prefix are
+/// equal if and only if their rules are.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Whose calendar days are business days.
+    pub calendar: Calendar,
+    /// How far the watermark moves on, in seconds, before an id is forgotten.
+    pub dedup_horizon_s: u32,
+    /// How far `at` may be ahead of the record's timestamp, in milliseconds.
+    pub max_ahead_ms: i64,
+}
+
+/// A record of the partition, as the fold sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Where it stands.
+    pub offset: i64,
+    /// Its own timestamp, set by the producer or the broker.
+    pub timestamp: Option<Millis>,
+    /// Its value; `None` is a tombstone.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// What became of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the totals.
+    Counted,
+    /// Its id was seen before; it changed no total.
+    Duplicate,
+    /// It cannot be counted. Whoever applies it keeps it with the reason.
+    DeadLetter(Rejected),
+}
+
+/// How many records of a shard had which outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub seen: u64,
+    /// In the totals.
+    pub counted: u64,
+    /// Seen before.
+    pub duplicates: u64,
+    /// Counted, but too old for every window.
+    pub late: u64,
+    /// Not countable, by the place of the reason in [`Reason::ALL`].
+    pub dead_letters: [u64; Reason::ALL.len()],
+}
+
+impl Tally {
+    /// Records that could not be counted, for whatever reason.
+    pub fn dead(&self) -> u64 {
+        self.dead_letters.iter().sum()
+    }
+}
+
+/// The values of one shard that changed in `(from, to]`, absolute, exact at `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flush {
+    /// Whose they are.
+    pub partition: Partition,
+    /// What the receiver must hold at least; [`Offset::START`] makes it whole.
+    pub from: Offset,
+    /// What the values are exact at.
+    pub to: Offset,
+    /// The highest `at` seen, if any event was.
+    pub watermark: Option<Millis>,
+    /// The shard's outcomes.
+    pub tally: Tally,
+    /// The campaigns that changed.
+    pub campaigns: Vec<(Arc<str>, ValuesUpdate)>,
+}
+
+/// The donors' sketches that changed since the last time; merging them is a
+/// union, so they may come late, twice, or in any order.
+#[derive(Clone, Debug)]
+pub struct DonorsFlush {
+    /// Over all campaigns of the shard.
+    pub overall: Donors,
+    /// By campaign.
+    pub campaigns: Vec<(Arc<str>, Donors)>,
+}
+
+/// All counters that come from one source partition.
+#[derive(Debug)]
+pub struct Shard {
+    partition: Partition,
+    rules: Rules,
+    offset: Offset,
+    watermark: Option<Millis>,
+    tally: Tally,
+    ids: IdSet,
+    donors: Donors,
+    index: hashbrown::HashMap<Arc<str>, usize>,
+    campaigns: Vec<Campaign>,
+    /// Up to where merge has been told, and what changed since.
+    flushed: Offset,
+    changed: Vec<usize>,
+    donors_changed: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Campaign {
+    name: Arc<str>,
+    values: Values,
+    donors: Donors,
+    changed: bool,
+    donors_changed: bool,
+}
+
+impl Shard {
+    /// The shard of an empty prefix.
+    pub fn new(partition: Partition, rules: Rules) -> Shard {
+        Shard {
+            partition,
+            ids: IdSet::new(rules.dedup_horizon_s),
+            rules,
+            offset: Offset::START,
+            watermark: None,
+            tally: Tally::default(),
+            donors: Donors::overall(),
+            index: hashbrown::HashMap::new(),
+            campaigns: Vec::new(),
+            flushed: Offset::START,
+            changed: Vec::new(),
+            donors_changed: Vec::new(),
+        }
+    }
+
+    /// The prefix's end: the next offset to apply.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// The highest `at` seen.
+    pub fn watermark(&self) -> Option<Millis> {
+        self.watermark
+    }
+
+    /// How many records had which outcome.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Folds in the next record.
+    ///
+    /// Offsets may leave gaps (transaction markers, compaction) but never go
+    /// back: a record before the shard's offset is in it already, and applying
+    /// it would count it twice.
+    ///
+    /// # Panics
+    /// If `record.offset` lies before the shard's offset.
+    pub fn apply(&mut self, record: Record<'_>) -> Outcome {
+        assert!(
+            record.offset >= self.offset.0,
+            "partition {}: record {} applied to a shard at {}",
+            self.partition,
+            record.offset,
+            self.offset
+        );
+        self.offset = Offset::after(record.offset);
+        self.tally.seen += 1;
+        let outcome = match event::decode(record.payload) {
+            Ok(event) => self.count(&event, record.timestamp),
+            Err(rejected) => Outcome::DeadLetter(rejected),
+        };
+        match &outcome {
+            Outcome::Counted => self.tally.counted += 1,
+            Outcome::Duplicate => self.tally.duplicates += 1,
+            Outcome::DeadLetter(rejected) => {
+                self.tally.dead_letters[rejected.reason as usize] += 1;
+            }
+        }
+        outcome
+    }
+
+    /// Moves on to `offset` where the log has no records in between.
+    pub fn skip_to(&mut self, offset: Offset) {
+        self.offset = self.offset.max(offset);
+    }
+
+    fn count(&mut self, event: &Event<'_>, timestamp: Option<Millis>) -> Outcome {
+        let place = self.campaign(&event.campaign);
+        let campaign = &mut self.campaigns[place];
+        if !campaign.changed {
+            campaign.changed = true;
+            self.changed.push(place);
+        }
+        let counts = &mut campaign.values.counts;
+        counts.seen += 1;
+
+        if let Err(rejected) = self.rules.check_clock(event.at, timestamp) {
+            counts.dead_letters += 1;
+            return Outcome::DeadLetter(rejected);
+        }
+        let watermark = self
+            .watermark
+            .map_or(event.at, |watermark| watermark.max(event.at));
+        self.watermark = Some(watermark);
+
+        let day = self.rules.calendar.day_of(event.at);
+        let Some(sum) = campaign.values.ledger.sum_with(day, event.gift) else {
+            // Not in the set of ids, unless it was counted before the sum grew so far.
+            if self.ids.contains(event.id, watermark) {
+                counts.duplicates += 1;
+                return Outcome::Duplicate;
+            }
+            counts.dead_letters += 1;
+            let detail = format!(
+                "the sum of {} on {day} would pass {}",
+                event.campaign,
+                Money::SUM_MAX.0
+            );
+            return Outcome::DeadLetter(Rejected::new(Reason::Overflow, detail));
+        };
+        if !self.ids.insert(event.id, watermark) {
+            counts.duplicates += 1;
+            return Outcome::Duplicate;
+        }
+
+        campaign.values.ledger.set(sum);
+        counts.counted += 1;
+        counts.first_at = counts.first_at.min(event.at);
+        counts.last_at = counts.last_at.max(event.at);
+        if !campaign.values.panes.add(event.at, event.gift, watermark) {
+            counts.late += 1;
+            self.tally.late += 1;
+        }
+        if let Some(donor) = &event.donor {
+            self.donors.see_in_both(donor, &mut campaign.donors);
+            if !campaign.donors_changed {
+                campaign.donors_changed = true;
+                self.donors_changed.push(place);
+            }
+        }
+        Outcome::Counted
+    }
+
+    /// The place of a campaign; a new one is given a place.
+    fn campaign(&mut self, name: &str) -> usize {
+        if let Some(&place) = self.index.get(name) {
+            return place;
+        }
+        let name: Arc<str> = name.into();
+        let place = self.campaigns.len();
+        self.index.insert(name.clone(), place);
+        self.campaigns.push(Campaign {
+            name,
+            values: Values::default(),
+            donors: Donors::campaign(),
+            changed: false,
+            donors_changed: false,
+        });
+        place
+    }
+
+    /// What changed since the last flush, and marks it as flushed.
+    pub fn flush(&mut self) -> Flush {
+        let mut changed = std::mem::take(&mut self.changed);
+        let flush = self.flush_of(self.flushed, &changed, |values, watermark| {
+            values.take_changes(watermark)
+        });
+        changed.clear();
+        self.changed = changed;
+        flush
+    }
+
+    /// Everything: what a worker sends first after every assignment.
+    pub fn full_flush(&mut self) -> Flush {
+        self.changed.clear();
+        let all: Vec<usize> = (0..self.campaigns.len()).collect();
+        self.flush_of(Offset::START, &all, |values, watermark| {
+            values.take_all(watermark)
+        })
+    }
+
+    fn flush_of(
+        &mut self,
+        from: Offset,
+        places: &[usize],
+        take: impl Fn(&mut Values, Option<Millis>) -> ValuesUpdate,
+    ) -> Flush {
+        let mut campaigns = Vec::with_capacity(places.len());
+        for &place in places {
+            let campaign = &mut self.campaigns[place];
+            campaign.changed = false;
+            let update = take(&mut campaign.values, self.watermark);
+            campaigns.push((campaign.name.clone(), update));
+        }
+        self.flushed = self.offset;
+        Flush {
+            partition: self.partition,
+            from,
+            to: self.offset,
+            watermark: self.watermark,
+            tally: self.tally.clone(),
+            campaigns,
+        }
+    }
+
+    /// Whether a flush would bring anything.
+    pub fn has_changes(&self) -> bool {
+        self.flushed < self.offset
+    }
+
+    /// The donors' sketches that changed since the last time, if any did.
+    pub fn flush_donors(&mut self) -> Option<DonorsFlush> {
+        if self.donors_changed.is_empty() {
+            return None;
+        }
+        let mut campaigns = Vec::with_capacity(self.donors_changed.len());
+        for place in self.donors_changed.drain(..) {
+            let campaign = &mut self.campaigns[place];
+            campaign.donors_changed = false;
+            campaigns.push((campaign.name.clone(), campaign.donors.clone()));
+        }
+        Some(DonorsFlush {
+            overall: self.donors.clone(),
+            campaigns,
+        })
+    }
+}
+
+impl Rules {
+    /// One wrong clock must not close windows or empty the set of ids.
+    fn check_clock(&self, at: Millis, timestamp: Option<Millis>) -> Result<(), Rejected> {
+        let Some(timestamp) = timestamp else {
+            let detail = "the record has no timestamp to check at against";
+            return Err(Rejected::new(Reason::NoTimestamp, detail));
+        };
+        let ahead_ms = at.saturating_sub(timestamp);
+        if ahead_ms > self.max_ahead_ms {
+            let allowed = self.max_ahead_ms;
+            let detail = format!(
+                "at is {ahead_ms} ms ahead of the record's timestamp; at most {allowed} are allowed"
+            );
+            return Err(Rejected::new(Reason::Ahead, detail));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Sums that never drop an event: one row for each business day and currency.
+//!
+//! All-time totals are the sum of the rows and are stored nowhere, so the days
+//! of a campaign always add up to its total.
+
+use smallvec::SmallVec;
+
+use super::Day;
+use crate::event::Gift;
+use crate::money::{Currency, Money};
+
+/// The sums of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// How many donations (in a row of flowers: how many times flowers were given).
+    pub gifts: u64,
+    /// What was donated; in a row of flowers their number.
+    pub gross: Money,
+    /// What was paid back.
+    pub refunded: Money,
+    /// What sponsors added.
+    pub matched: Money,
+}
+
+/// The figures of one business day in one currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The business day.
+    pub day: Day,
+    /// The currency; `None` is the row of flowers.
+    pub currency: Option<Currency>,
+    /// The sums.
+    pub figures: Figures,
+    changed: bool,
+}
+
+/// The rows of one campaign in one shard, by day and currency.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    rows: SmallVec<[Row; 1]>,
+}
+
+impl Ledger {
+    /// The row that `gift` belongs to, with the gift in it; `None` if a sum
+    /// would not fit. Nothing changes until the row is [`set`](Ledger::set).
+    pub fn sum_with(&self, day: Day, gift: Gift) -> Option<Row> {
+        let (currency, change) = match gift {
+            Gift::Donation(gross, currency) => (
+                Some(currency),
+                Figures {
+                    gifts: 1,
+                    gross,
+                    ..Figures::default()
+                },
+            ),
+            Gift::Refund(refunded, currency) => (
+                Some(currency),
+                Figures {
+                    refunded,
+                    ..Figures::default()
+                },
+            ),
+            Gift::Match(matched, currency) => (
+                Some(currency),
+                Figures {
+                    matched,
+                    ..Figures::default()
+                },
+            ),
+            Gift::Flowers(number) => (
+                None,
+                Figures {
+                    gifts: 1,
+                    gross: Money(number),
+                    ..Figures::default()
+                },
+            ),
+        };
+        let old = match self.find(day, currency) {
+            Ok(place) => self.rows[place].figures,
+            Err(_) => Figures::default(),
+        };
+        let figures = Figures {
+            gifts: old.gifts + change.gifts,
+            gross: old.gross.checked_add(change.gross)?,
+            refunded: old.refunded.checked_add(change.refunded)?,
+            matched: old.matched.checked_add(change.matched)?,
+        };
+        Some(Row {
+            day,
+            currency,
+            figures,
+            changed: true,
+        })
+    }
+
+    /// Puts a row in its place; returns the figures that stood there.
+    pub fn set(&mut self, row: Row) -> Figures {
+        match self.find(row.day, row.currency) {
+            Ok(place) => std::mem::replace(&mut self.rows[place], row).figures,
+            Err(place) => {
+                self.rows.insert(place, row);
+                Figures::default()
+            }
+        }
+    }
+
+    /// The rows, by day and currency.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The rows that were set since this was asked last.
+    pub(super) fn take_changed(&mut self) -> SmallVec<[Row; 1]> {
+        self.take(|row| row.changed)
+    }
+
+    pub(super) fn take_all(&mut self) -> SmallVec<[Row; 1]> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Row) -> bool) -> SmallVec<[Row; 1]> {
+        let mut taken = SmallVec::new();
+        for row in self.rows.iter_mut().filter(|row| wanted(row)) {
+            row.changed = false;
+            taken.push(*row);
+        }
+        taken
+    }
+
+    /// The place of a row, or where it would stand. From the end: most events
+    /// belong to the newest day.
+    fn find(&self, day: Day, currency: Option<Currency>) -> Result<usize, usize> {
+        for (place, row) in self.rows.iter().enumerate().rev() {
+            match (row.day, row.currency).cmp(&(day, currency)) {
+                std::cmp::Ordering::Equal => return Ok(place),
+                std::cmp::Ordering::Less => return Err(place + 1),
+                std::cmp::Ordering::Greater => {}
+            }
+        }
+        Err(0)
+    }
+}

@@ -1,0 +1,247 @@
+//! Panes: small slices of event time, of which rolling windows are sums.
+//!
+//! A pane is 5 s long while it is young, becomes part of a pane of 1 min once
+//! no window that moves in steps of 5 s reaches it, and then of one of 30 min;
+//! past 24 h it is dropped. So each event lies in exactly one pane, and a
+//! campaign has about two hundred at most.
+//!
+//! Where an instant lies is a function of the instant and the watermark
+//! ([`pane_start`]), the borders between the lengths fall on borders of the
+//! longer panes, and watermarks only rise. Hence putting panes together early,
+//! late, or in several steps comes to the same, and a window's sum is exactly
+//! that of the events whose `at` lies in it, in whatever order they came: an
+//! event that was too late for a pane is too old for every later window, too.
+
+use crate::event::{Gift, Millis};
+use crate::money::Currency;
+
+/// A rolling window of event time.
+///
+/// A window moves in steps. At watermark `w` with step `s` and length `l` it
+/// holds `[e - l, e)` with `e = (⌊w / s⌋ + 1) · s`: the step that `w` lies in
+/// belongs to it, as far as it has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Window {
+    /// 1 min, in steps of 5 s.
+    Minute,
+    /// 5 min, in steps of 5 s.
+    FiveMinutes,
+    /// 1 h, in steps of 1 min.
+    Hour,
+    /// 24 h, in steps of 30 min.
+    Day,
+}
+
+impl Window {
+    /// All of them, the shortest first.
+    pub const ALL: [Window; 4] = [
+        Window::Minute,
+        Window::FiveMinutes,
+        Window::Hour,
+        Window::Day,
+    ];
+
+    /// Its name in `campaign-windows`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Window::Minute => "1m",
+            Window::FiveMinutes => "5m",
+            Window::Hour => "1h",
+            Window::Day => "24h",
+        }
+    }
+
+    /// How long it is, in seconds.
+    pub fn length_s(self) -> u32 {
+        match self {
+            Window::Minute => 60,
+            Window::FiveMinutes => 5 * 60,
+            Window::Hour => 3_600,
+            Window::Day => 24 * 3_600,
+        }
+    }
+
+    /// The step that it moves in, in seconds.
+    pub fn step_s(self) -> u32 {
+        match self {
+            Window::Minute | Window::FiveMinutes => SHORT,
+            Window::Hour => MIDDLE,
+            Window::Day => LONG,
+        }
+    }
+
+    /// The first second in it, at a watermark.
+    pub fn start_s(self, watermark: Millis) -> u32 {
+        floor(seconds(watermark), self.step_s()) + self.step_s() - self.length_s()
+    }
+}
+
+const SHORT: u32 = 5;
+const MIDDLE: u32 = 60;
+const LONG: u32 = 30 * 60;
+
+/// Where the pane of an instant starts, in seconds; `None` if it is late: older
+/// than the longest window reaches.
+fn pane_start(at_s: u32, watermark: Millis) -> Option<u32> {
+    let border =
+        |window: Window, longer: u32| floor(seconds(watermark) - window.length_s(), longer);
+    if at_s >= border(Window::FiveMinutes, MIDDLE) {
+        Some(floor(at_s, SHORT))
+    } else if at_s >= border(Window::Hour, LONG) {
+        Some(floor(at_s, MIDDLE))
+    } else if at_s >= Window::Day.start_s(watermark) {
+        Some(floor(at_s, LONG))
+    } else {
+        None
+    }
+}
+
+fn floor(seconds: u32, step: u32) -> u32 {
+    seconds - seconds % step
+}
+
+/// Whole seconds since the epoch; every `at` lies in 2000..2100, so they fit.
+fn seconds(at: Millis) -> u32 {
+    (at / 1000) as u32
+}
+
+/// What one campaign got in a slice of event time, in one currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pane {
+    /// Where it starts, in seconds since the epoch.
+    pub start_s: u32,
+    /// The currency; `None` is a pane of flowers.
+    pub currency: Option<Currency>,
+    changed: bool,
+    /// How many donations.
+    pub gifts: u64,
+    /// Donations less refunds; in a pane of flowers their number.
+    pub net: i64,
+}
+
+/// The panes of one campaign in one shard, by start and currency.
+#[derive(Clone, Debug, Default)]
+pub struct Panes {
+    panes: Vec<Pane>,
+    /// The minute of the watermark at the last [`tidy`](Panes::tidy), in seconds.
+    tidied_s: u32,
+}
+
+impl PartialEq for Panes {
+    fn eq(&self, other: &Panes) -> bool {
+        self.panes == other.panes
+    }
+}
+
+impl Eq for Panes {}
+
+impl Panes {
+    /// Adds a gift; `false` if it is late. A match is in no window, but is late
+    /// by the same rule.
+    pub fn add(&mut self, at: Millis, gift: Gift, watermark: Millis) -> bool {
+        debug_assert!(at <= watermark);
+        let Some(start_s) = pane_start(seconds(at), watermark) else {
+            return false;
+        };
+        let (currency, gifts, net) = match gift {
+            Gift::Donation(amount, currency) => (Some(currency), 1, amount.0),
+            Gift::Refund(amount, currency) => (Some(currency), 0, -amount.0),
+            Gift::Flowers(number) => (None, 0, number),
+            Gift::Match(..) => return true,
+        };
+        if self.panes.len() == self.panes.capacity() {
+            self.tidy(watermark);
+        }
+        self.add_pane(Pane {
+            start_s,
+            currency,
+            changed: true,
+            gifts,
+            net,
+        });
+        true
+    }
+
+    /// Puts panes together that have become old, and drops what no window
+    /// reaches. It may be done at any time; no window's sum changes by it.
+    pub fn tidy(&mut self, watermark: Millis) {
+        let minute_s = floor(seconds(watermark), MIDDLE);
+        if minute_s == self.tidied_s {
+            return; // The borders between the lengths move with the minute only.
+        }
+        self.tidied_s = minute_s;
+        let capacity = self.panes.capacity();
+        let old = std::mem::replace(&mut self.panes, Vec::with_capacity(capacity));
+        for pane in old {
+            if let Some(start_s) = pane_start(pane.start_s, watermark) {
+                self.add_pane(Pane { start_s, ..pane });
+            }
+        }
+    }
+
+    /// The donations, and the net of each currency, since `start_s`; the
+    /// flowers have no currency.
+    pub fn since(&self, start_s: u32) -> impl Iterator<Item = &Pane> {
+        self.panes
+            .iter()
+            .rev()
+            .take_while(move |pane| pane.start_s >= start_s)
+    }
+
+    /// Puts in panes that changed elsewhere, by their values.
+    pub fn set(&mut self, panes: &[Pane], watermark: Option<Millis>) {
+        if let Some(watermark) = watermark {
+            self.tidy(watermark);
+        }
+        for &pane in panes {
+            match self.find(pane.start_s, pane.currency) {
+                Ok(place) => self.panes[place] = pane,
+                Err(place) => self.panes.insert(place, pane),
+            }
+        }
+    }
+
+    pub(super) fn take_changed(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
+        self.take(watermark, |pane| pane.changed)
+    }
+
+    pub(super) fn take_all(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
+        self.take(watermark, |_| true)
+    }
+
+    fn take(&mut self, watermark: Option<Millis>, wanted: impl Fn(&Pane) -> bool) -> Vec<Pane> {
+        if let Some(watermark) = watermark {
+            self.tidy(watermark);
+        }
+        let mut taken = Vec::new();
+        for pane in self.panes.iter_mut().filter(|pane| wanted(pane)) {
+            pane.changed = false;
+            taken.push(*pane);
+        }
+        taken
+    }
+
+    fn add_pane(&mut self, pane: Pane) {
+        match self.find(pane.start_s, pane.currency) {
+            Ok(place) => {
+                let sum = &mut self.panes[place];
+                sum.changed |= pane.changed;
+                sum.gifts += pane.gifts;
+                sum.net += pane.net;
+            }
+            Err(place) => self.panes.insert(place, pane),
+        }
+    }
+
+    /// From the end: most events belong to the newest pane.
+    fn find(&self, start_s: u32, currency: Option<Currency>) -> Result<usize, usize> {
+        let wanted = (start_s, currency);
+        match self.panes.last() {
+            Some(last) if (last.start_s, last.currency) == wanted => Ok(self.panes.len() - 1),
+            Some(last) if (last.start_s, last.currency) < wanted => Err(self.panes.len()),
+            _ => self
+                .panes
+                .binary_search_by_key(&wanted, |pane| (pane.start_s, pane.currency)),
+        }
+    }
+}
