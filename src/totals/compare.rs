@@ -49,7 +49,7 @@ impl Report {
         }
     }
 
-    fn money<'a>(
+    fn money(
         &mut self,
         what: &dyn Fn() -> String,
         expected: &std::collections::BTreeMap<Currency, MoneyTotal>,
