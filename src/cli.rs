@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, ConfigError, Loaded};
+use crate::generate::GenerateArgs;
 use crate::totals::TotalsArgs;
 
 /// Exact live totals of a giving day, folded from Kafka.
@@ -47,11 +48,23 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Count the events of the donations topic and publish exact totals
+    /// Count the events of a topic, and emit totals, cuts and windows
     ///
-    /// Runs until SIGINT (Ctrl-C) or SIGTERM, then publishes what it has
-    /// counted and ends; a second signal ends it at once.
+    /// Runs until SIGINT (Ctrl-C) or SIGTERM; then what is counted is emitted and it exits. A
+    /// second signal ends it at once. One process does the work of a group: a second one is
+    /// refused. It starts from the beginning of the topic, and publishes nothing before it has
+    /// reached what was published before, so no total ever steps back.
     Run(RunArgs),
+    /// Make giving-day traffic from a seed, with its own exact sums
+    #[command(after_help = GENERATE_EXAMPLES)]
+    Generate {
+        /// What to make.
+        #[command(flatten)]
+        generate: GenerateArgs,
+        /// Where to write to. Last, since its heading holds for what follows.
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
     /// Print the totals of the top campaigns, or check them against a file
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals {
@@ -66,6 +79,16 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
 }
+
+const GENERATE_EXAMPLES: &str = "\
+The same seed and settings make the same events, to the byte, whatever they are
+written to and however fast. Shares are fractions of all records: 0.01 is 1%.
+
+Examples:
+  tally99 generate --expect expected.json
+  tally99 generate --events 5000000 --rate 20000 --repeats 0.03
+  tally99 generate --preset 99-giving-day-2022 --scale 0.01 --expect expected.json
+  tally99 generate --events 1000 --out - | head";
 
 const TOTALS_EXAMPLES: &str = "\
 Examples:

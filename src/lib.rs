@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
+pub mod generate;
 pub mod kafka;
 pub mod merge;
 pub mod money;

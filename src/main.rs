@@ -4,15 +4,14 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use tally99::cli::{Cli, Command, ConfigCommand, LogFormat};
 use tally99::config::ConfigError;
-use tally99::run::RunOptions;
+use tally99::generate;
+use tally99::run::{self, RunOptions};
 use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
-use tally99::view::TotalsView;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +27,8 @@ enum Failure {
     Differs,
     /// The configuration is not valid.
     Config(ConfigError),
+    /// The flags ask for something that cannot be.
+    Usage(Box<dyn Error>),
     /// Something outside failed.
     Runtime(Box<dyn Error>),
 }
@@ -35,29 +36,36 @@ enum Failure {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.log_format);
-    match run(cli.command) {
+    match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Differs) => ExitCode::from(1),
         Err(Failure::Config(error)) => fail(&error, 2),
+        Err(Failure::Usage(error)) => fail(error.as_ref(), 2),
         Err(Failure::Runtime(error)) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(Failure::Runtime(error)) => fail(error.as_ref(), 3),
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn execute(command: Command) -> Result<(), Failure> {
     let out = &mut io::stdout();
     match command {
         Command::Run(args) => {
             let config = args.load()?.config;
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
             let options = RunOptions {
                 until_end: args.until_end,
             };
+            let running = run::run(&config, options, &shutdown, Default::default());
+            let tokio = tokio::runtime::Runtime::new().map_err(runtime)?;
+            tokio.block_on(running).map_err(runtime)
+        }
+        Command::Generate { generate, settings } => {
+            let config = settings.load()?.config;
             let shutdown = shutdown_on_signals().map_err(runtime)?;
-            let runtime_of_run = tokio::runtime::Runtime::new().map_err(runtime)?;
-            let view = Arc::new(TotalsView::default());
-            runtime_of_run
-                .block_on(tally99::run::run(&config, options, &shutdown, view))
-                .map_err(runtime)
+            generate::run(&config, &generate, &shutdown).map_err(|error| match error.is_usage() {
+                true => Failure::Usage(error.into()),
+                false => runtime(error),
+            })
         }
         Command::Totals { totals, settings } => {
             let config = settings.load()?.config;

@@ -5,8 +5,11 @@
 //! broker, so each makes topics and groups of its own ([`kafka::unique`]).
 
 mod config;
+mod counting;
+mod day;
 mod harness;
 mod kafka;
 mod process;
+mod takeover;
 mod totals;
 mod wait;
