@@ -120,6 +120,9 @@ pub struct Worker {
     reader: BaseConsumer<Context>,
     health: Arc<Health>,
     shards: BTreeMap<Partition, Shard>,
+    /// Shards of partitions that were taken from us. A shard is true for ever, so
+    /// when its partition comes back, it is folded on from where it is.
+    parked: BTreeMap<Partition, Shard>,
     /// Where to end in each partition, if the run has an end.
     until: Option<BTreeMap<Partition, Offset>>,
     commands: Receiver<Command>,
@@ -177,6 +180,7 @@ impl Worker {
             reader: settings.create_with_context(context)?,
             health: ends.health,
             shards: BTreeMap::new(),
+            parked: BTreeMap::new(),
             until,
             commands: ends.commands,
             output: ends.output,
@@ -223,7 +227,8 @@ impl Worker {
                 Ok(Command::Assign(partitions)) => {
                     changed = true;
                     for partition in partitions {
-                        let mut shard = Shard::new(partition, self.rules.clone());
+                        let new = || Shard::new(partition, self.rules.clone());
+                        let mut shard = self.parked.remove(&partition).unwrap_or_else(new);
                         // First a full one, so that merge knows the partition.
                         let _ = self.output.send(FromWorker::Flush(shard.full_flush()));
                         self.shards.insert(partition, shard);

@@ -1,10 +1,35 @@
 //! What can be set, typed and validated.
+//!
+//! Four layers, the later over the earlier: defaults, a TOML file, environment
+//! variables, flags. [`load`] reads them all and finds every error there is, so
+//! that nobody mends one only to meet the next. What comes out is valid, and
+//! nothing else reads a file or a variable.
+//!
+//! The table in `settings` says what exists; the rest of this module follows
+//! it. Secrets among librdkafka's properties are never printed: not by
+//! `config show`, not in errors, not by `Debug`.
+
+mod build;
+mod error;
+mod kind;
+mod layers;
+mod properties;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+pub use build::{Loaded, load};
+pub use error::{ConfigError, Problem};
+pub use layers::Flags;
+pub use properties::is_secret;
+
 /// Everything that can be set, resolved and valid.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
@@ -17,8 +42,18 @@ pub struct Config {
     pub counting: CountingConfig,
 }
 
+impl Default for Config {
+    /// The defaults alone: no file, no environment, no flags.
+    fn default() -> Config {
+        match load(None, [], &Flags::default()) {
+            Ok(loaded) => loaded.config,
+            Err(error) => unreachable!("the table of settings has a bad default: {error}"),
+        }
+    }
+}
+
 /// `[kafka]`
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// `kafka.bootstrap_servers`: `host:port[,host:port…]`.
     pub bootstrap_servers: String,
@@ -31,8 +66,24 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
 }
 
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: BTreeMap<_, _> = self
+            .properties
+            .iter()
+            .map(|(name, value)| (name, properties::shown(name, value)))
+            .collect();
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("group", &self.group)
+            .field("session_timeout", &self.session_timeout)
+            .field("properties", &properties)
+            .finish()
+    }
+}
+
 /// `[topics]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicsConfig {
     /// `topics.donations`: where the events are. Never created by `run`.
     pub donations: String,
@@ -51,7 +102,7 @@ pub struct TopicsConfig {
 }
 
 /// `[run]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
     /// `run.workers`: how many threads read and fold; never 0 here (0 in the
     /// file means one a core).
@@ -71,7 +122,7 @@ pub struct RunConfig {
 }
 
 /// `[counting]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountingConfig {
     /// `counting.time_zone`: IANA name of the zone whose calendar days are business days.
     pub time_zone: String,

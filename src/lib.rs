@@ -9,13 +9,18 @@
 //! randomness, no locks.
 
 pub mod aggregate;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
+pub mod generate;
 pub mod kafka;
 pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod run;
 pub mod shard;
 pub mod shutdown;
+pub mod totals;
+pub mod view;

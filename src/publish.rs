@@ -25,6 +25,7 @@ use crate::config::{Config, TopicsConfig};
 use crate::kafka::client::Health;
 use crate::kafka::member::Membership;
 use crate::merge::{CampaignWindows, Cut, Gate};
+use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 use cuts::{Cuts, Newest};
 use records::{CutRecord, OpenCut};
@@ -54,6 +55,15 @@ pub enum Report {
     Complete(u64),
     /// The cut is not complete, and this process must begin anew.
     Abandoned,
+    /// Totals were published that the log cannot give any more.
+    BeyondLog {
+        /// The partition at fault.
+        partition: Partition,
+        /// Where the newest cut lies in it.
+        published: Offset,
+        /// Where the log ends.
+        end: Offset,
+    },
     /// Somebody else wrote to `cuts`: emit everything again, and not before this
     /// is reached.
     Foreign(Gate),
@@ -99,7 +109,7 @@ impl Publisher {
     pub fn run(mut self, jobs: &Receiver<Job>, reports: &Sender<Report>) {
         loop {
             let report = match jobs.recv_timeout(LOOK_EVERY) {
-                Ok(Job::Begin) => self.begin().map(Report::Begun),
+                Ok(Job::Begin) => self.begin(),
                 Ok(Job::Publish(cut, windows)) => Some(self.publish(&cut, &windows)),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -113,7 +123,7 @@ impl Publisher {
     }
 
     /// Reads where those before us ended. `None` if the end comes first.
-    fn begin(&mut self) -> Option<Gate> {
+    fn begin(&mut self) -> Option<Report> {
         self.revocations = self.membership.revocations();
         let Newest {
             next_cut,
@@ -129,7 +139,19 @@ impl Publisher {
             );
         }
         self.next_cut = self.next_cut.max(next_cut);
-        Some(gate)
+        for (&partition, &published) in gate.offsets() {
+            let end = self
+                .cuts
+                .log_end(&self.topics.donations, partition, &self.shutdown)?;
+            if published > end {
+                return Some(Report::BeyondLog {
+                    partition,
+                    published,
+                    end,
+                });
+            }
+        }
+        Some(Report::Begun(gate))
     }
 
     /// Looks for records of others in `cuts`.

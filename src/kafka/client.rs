@@ -113,6 +113,16 @@ impl Health {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// No broker at `bootstrap_servers` answers, at the start.
+    pub fn is_down_at(&self, bootstrap_servers: &str) {
+        self.with(|state| {
+            if state.last_failure.is_empty() {
+                state.last_failure = format!("no answer from {bootstrap_servers}");
+            }
+        });
+        self.is_down();
+    }
+
     /// No broker answers.
     pub fn is_down(&self) {
         self.with(|state| {
@@ -201,7 +211,8 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !self.health.note(&error) {
+        let end_of_partition = Some(RDKafkaErrorCode::PartitionEOF);
+        if error.rdkafka_error_code() != end_of_partition && !self.health.note(&error) {
             tracing::warn!("Kafka client: {error}: {reason}");
         }
     }

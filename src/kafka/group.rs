@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::topics::ANSWER_WITHIN;
 
@@ -40,4 +40,9 @@ pub fn live_members<C: ClientContext>(
             host: member.client_host().to_owned(),
         })
         .collect())
+}
+
+/// Whether the broker does not know the question, as the embedded one does not.
+pub fn is_unsupported(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature)
 }

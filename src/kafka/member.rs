@@ -36,7 +36,12 @@ pub enum MemberEvent {
     /// These partitions are ours from now on.
     Assigned(Vec<Partition>),
     /// These are no longer ours.
-    Revoked(Vec<Partition>),
+    Revoked {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// The group gave them away before we did: it took us for dead.
+        lost: bool,
+    },
     /// The donations topic has this many partitions; `None`: it is not there.
     Partitions(Option<usize>),
     /// An error that does not go away by itself, with what to do.
@@ -304,7 +309,7 @@ impl ConsumerContext for MemberContext {
             if lost {
                 tracing::warn!("the group has given partitions {partitions:?} away");
             }
-            let _ = self.events.send(MemberEvent::Revoked(partitions));
+            let _ = self.events.send(MemberEvent::Revoked { partitions, lost });
             if let Err(error) = consumer.incremental_unassign(list) {
                 tracing::debug!("giving partitions back failed: {error}");
             }

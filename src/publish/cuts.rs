@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -15,6 +15,7 @@ use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::merge::Gate;
+use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
 /// Cuts have an order, so they have one partition.
@@ -112,9 +113,7 @@ impl Cuts {
                 }
                 Some(Err(error)) => return Err(error),
                 None if Instant::now() > deadline => {
-                    return Err(KafkaError::MessageConsumption(
-                        rdkafka::error::RDKafkaErrorCode::OperationTimedOut,
-                    ));
+                    return Err(KafkaError::MessageConsumption(Code::OperationTimedOut));
                 }
                 None => {}
             }
@@ -124,6 +123,31 @@ impl Cuts {
         }
         newest.gate = Gate::at(offsets);
         Ok(newest)
+    }
+
+    /// Where a partition of the donations topic ends, trying until the brokers
+    /// say; a partition that is not there ends at 0. `None` if the end of the
+    /// process comes first.
+    pub fn log_end(
+        &mut self,
+        donations: &str,
+        partition: Partition,
+        shutdown: &Shutdown,
+    ) -> Option<Offset> {
+        while !shutdown.is_overdue(super::PATIENCE) {
+            match self
+                .reader
+                .fetch_watermarks(donations, partition, ANSWER_WITHIN)
+            {
+                Ok((_, high)) => return Some(Offset(high)),
+                Err(error) if error.rdkafka_error_code() == Some(Code::UnknownPartition) => {
+                    return Some(Offset::START);
+                }
+                Err(error) => self.tell(&error),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        None
     }
 
     /// The newest record since the last look that `own` did not write.

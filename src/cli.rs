@@ -1,0 +1,275 @@
+//! The command line: what can be typed, and its help. What it means is in the
+//! modules that the commands call.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, ConfigError, Loaded};
+use crate::generate::GenerateArgs;
+use crate::totals::TotalsArgs;
+
+/// Exact live totals of a giving day, folded from Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "tally99", version, about, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// How log lines are written to standard error; RUST_LOG says which
+    /// (error, warn, info, debug, or by module; default: info)
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  a check failed: the totals differ from what was expected
+  2  wrong usage or configuration
+  3  Kafka, a file or something else outside failed";
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count the events of a topic, and emit totals, cuts and windows
+    ///
+    /// Runs until SIGINT (Ctrl-C) or SIGTERM; then what is counted is emitted and it exits. A
+    /// second signal ends it at once. One process does the work of a group: a second one is
+    /// refused. It starts from the beginning of the topic, and publishes nothing before it has
+    /// reached what was published before, so no total ever steps back.
+    Run(RunArgs),
+    /// Make giving-day traffic from a seed, with its own exact sums
+    #[command(after_help = GENERATE_EXAMPLES)]
+    Generate {
+        /// Where to write to.
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// What to make.
+        #[command(flatten)]
+        generate: GenerateArgs,
+    },
+    /// Print the totals of the top campaigns, or check them against a file
+    #[command(after_help = TOTALS_EXAMPLES)]
+    Totals {
+        /// What to print.
+        #[command(flatten)]
+        totals: TotalsArgs,
+        /// Where to read from. Last, since its heading holds for what follows.
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Show or check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+const GENERATE_EXAMPLES: &str = "\
+The same seed and settings make the same events, to the byte, whatever they are
+written to and however fast. Shares are fractions of all records: 0.01 is 1%.
+
+Examples:
+  tally99 generate --expect expected.json
+  tally99 generate --events 5000000 --rate 20000 --repeats 0.03
+  tally99 generate --preset 99-giving-day-2022 --scale 0.01 --expect expected.json
+  tally99 generate --events 1000 --out - | head";
+
+const TOTALS_EXAMPLES: &str = "\
+Examples:
+  tally99 totals --bootstrap-servers kafka-1:9092
+  tally99 totals --by donors --top 50 --follow
+  tally99 totals --campaign '免费午餐' --campaign '大病救助' --format json
+  tally99 totals --top 0 --format csv > totals.csv
+  tally99 totals --compare expected.json";
+
+/// `tally99 config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the resolved configuration as TOML, each value with its source
+    ///
+    /// Secrets are printed as ***.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Show(SettingsArgs),
+    /// Check the configuration and report every error in it
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Check(SettingsArgs),
+}
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  tally99 config show
+  tally99 config show --config config/giving-day.toml --workers 8
+  TALLY99_KAFKA_GROUP=rehearsal tally99 config check --config config/giving-day.toml";
+
+/// The settings that people change daily. All commands that read the
+/// configuration take the same ones, so that what is typed for one serves the
+/// next.
+///
+/// Values stay text here: the configuration reads and checks them with all
+/// others, so that all errors are reported together.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    next_help_heading = "Settings (over TALLY99_… variables, over the file, over the defaults)"
+)]
+pub struct SettingsArgs {
+    /// Read settings from this TOML file; config/default.toml lists them all
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Brokers to start from: host:port, separated by commas
+    #[arg(long, value_name = "HOST:PORT")]
+    pub bootstrap_servers: Option<String>,
+    /// The topic of the events
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// The consumer group
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// The topic of the campaigns' totals
+    #[arg(long, value_name = "TOPIC")]
+    pub totals_topic: Option<String>,
+    /// The topic of the cuts
+    #[arg(long, value_name = "TOPIC")]
+    pub cuts_topic: Option<String>,
+    /// The topic of the rolling windows
+    #[arg(long, value_name = "TOPIC")]
+    pub windows_topic: Option<String>,
+    /// The topic of what cannot be counted
+    #[arg(long, value_name = "TOPIC")]
+    pub dead_letters_topic: Option<String>,
+    /// How many threads read and count; 0: one a core
+    #[arg(long, value_name = "NUMBER")]
+    pub workers: Option<String>,
+    /// Pass a property to librdkafka; may be repeated. Others on this machine
+    /// can see what is typed here: give a password as a variable, such as
+    /// TALLY99_KAFKA_PROPERTIES_SASL_PASSWORD
+    #[arg(long = "kafka-property", value_name = "NAME=VALUE")]
+    pub kafka_properties: Vec<String>,
+}
+
+impl SettingsArgs {
+    /// The flags as the configuration takes them.
+    pub fn flags(&self) -> config::Flags {
+        let given = [
+            ("kafka.bootstrap_servers", &self.bootstrap_servers),
+            ("kafka.group", &self.group),
+            ("topics.donations", &self.topic),
+            ("topics.totals", &self.totals_topic),
+            ("topics.cuts", &self.cuts_topic),
+            ("topics.windows", &self.windows_topic),
+            ("topics.dead_letters", &self.dead_letters_topic),
+            ("run.workers", &self.workers),
+        ];
+        config::Flags {
+            settings: given
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value.clone()?)))
+                .collect(),
+            properties: self.kafka_properties.clone(),
+        }
+    }
+
+    /// Reads the file, this process's environment and these flags.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in any of them.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        config::load(self.config.as_deref(), std::env::vars_os(), &self.flags())
+    }
+}
+
+/// The flags of `tally99 run`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// Read up to the ends that the partitions have now, emit the last cut, and exit
+    #[arg(long)]
+    pub until_end: bool,
+    /// Wait for the topic of the events if it is missing, instead of exiting
+    #[arg(long)]
+    pub wait_for_topic: bool,
+    /// The settings. Last, since their heading holds for what follows.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tally99 run --bootstrap-servers kafka-1:9092,kafka-2:9092
+  tally99 run --config config/giving-day.toml --workers 8
+  tally99 run --topic donations --until-end";
+
+impl RunArgs {
+    /// Reads the file, this process's environment and these flags.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in any of them.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut flags = self.settings.flags();
+        if self.wait_for_topic {
+            flags.settings.insert("run.wait_for_topic", "true".into());
+        }
+        config::load(self.settings.config.as_deref(), std::env::vars_os(), &flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// [`RunArgs`] as a command of its own.
+    #[derive(Parser)]
+    struct Run {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        Run::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let line = "run --bootstrap-servers b:1 --topic t --group g --totals-topic tt --cuts-topic ct \
+                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.rack=x \
+                    --wait-for-topic --until-end";
+        let args = Run::parse_from(line.split_whitespace()).args;
+        assert!(args.until_end);
+        let config = args.load().unwrap().config;
+        assert_eq!(config.kafka.bootstrap_servers, "b:1");
+        assert_eq!(config.kafka.group, "g");
+        assert_eq!(config.kafka.properties["client.rack"], "x");
+        let topics = &config.topics;
+        let names = [
+            &topics.donations,
+            &topics.totals,
+            &topics.cuts,
+            &topics.windows,
+            &topics.dead_letters,
+        ];
+        assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
+        assert_eq!(config.run.workers, 3);
+        assert!(config.run.wait_for_topic);
+    }
+}

@@ -1,0 +1,300 @@
+//! The layers: what stands in the file, in the environment and on the command
+//! line, as entries that name a setting, and the errors of what names none.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use figment::value::{Dict, Map, Value};
+use figment::{Metadata, Profile, Provider};
+use toml_edit::{Document, Item, TableLike};
+
+use super::error::{Problem, did_you_mean};
+use super::settings::{PREFIX, PROPERTIES, SECTIONS, SETTINGS, by_key};
+
+/// What was given on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// Values by the key of their setting.
+    pub settings: BTreeMap<&'static str, String>,
+    /// `--kafka-property`, each as `name=value`.
+    pub properties: Vec<String>,
+}
+
+/// One value of one layer. Each is a provider of its own, so that figment keeps
+/// for every value exactly where it came from.
+pub(super) struct Entry {
+    key: &'static str,
+    /// The name under `kafka.properties`, dots and all.
+    property: Option<String>,
+    value: Value,
+    source: String,
+}
+
+impl Entry {
+    pub fn new(key: &'static str, value: Value, source: impl Into<String>) -> Entry {
+        Entry {
+            key,
+            property: None,
+            value,
+            source: source.into(),
+        }
+    }
+
+    fn property(name: String, value: Value, source: String) -> Entry {
+        Entry {
+            key: PROPERTIES,
+            property: Some(name),
+            value,
+            source,
+        }
+    }
+}
+
+impl Provider for Entry {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source.clone())
+    }
+
+    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
+        let value = match &self.property {
+            Some(name) => Value::from(Dict::from([(name.clone(), self.value.clone())])),
+            None => self.value.clone(),
+        };
+        let nested = figment::util::nest(self.key, value);
+        Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
+    }
+}
+
+/// The entries of one layer, and what is wrong with it.
+#[derive(Default)]
+pub(super) struct Layer {
+    pub entries: Vec<Entry>,
+    pub problems: Vec<Problem>,
+}
+
+impl Layer {
+    /// The file's layer. A file that cannot be read or is no TOML is an error,
+    /// and an empty layer.
+    pub fn of_file(path: &Path) -> Layer {
+        let mut layer = Layer::default();
+        let name = path.display().to_string();
+        let unusable = |reason: String| Problem {
+            key: "--config".into(),
+            value: Some(name.clone()),
+            source: "configuration file".into(),
+            reason,
+        };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                layer
+                    .problems
+                    .push(unusable(format!("cannot be read: {error}")));
+                return layer;
+            }
+        };
+        match Document::parse(text.as_str()) {
+            Ok(document) => File { name, text: &text }.walk("", document.as_table(), &mut layer),
+            Err(error) => {
+                // Only the message: the whole of it quotes the line, and there
+                // may be a password on it.
+                let line = error.span().map_or(1, |span| line_of(&text, span.start));
+                let reason = error.message().trim().replace('\n', ", ");
+                layer
+                    .problems
+                    .push(unusable(format!("is not TOML: line {line}: {reason}")));
+            }
+        }
+        layer
+    }
+
+    /// The environment's layer: all variables that begin with `TALLY99_`.
+    pub fn of_environment(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Layer {
+        let mut layer = Layer::default();
+        // In order of their names, so that errors always come in the same order.
+        let variables: BTreeMap<_, _> = variables.into_iter().collect();
+        for (name, value) in variables {
+            let name = name.to_string_lossy();
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let setting = SETTINGS.iter().find(|setting| setting.variable() == name);
+            let property = rest
+                .strip_prefix("KAFKA_PROPERTIES_")
+                .filter(|rest| !rest.is_empty());
+            let problem = |reason: String| Problem {
+                key: name.to_string(),
+                value: None,
+                source: name.to_string(),
+                reason,
+            };
+            let Some(value) = value.to_str() else {
+                layer
+                    .problems
+                    .push(problem("its value is not UTF-8".into()));
+                continue;
+            };
+            match (setting, property) {
+                (Some(setting), _) => layer.entries.push(Entry::new(
+                    setting.key,
+                    setting.kind.read(value),
+                    name.as_ref(),
+                )),
+                (None, Some(property)) => layer.entries.push(Entry::property(
+                    property.to_ascii_lowercase().replace('_', "."),
+                    value.into(),
+                    name.to_string(),
+                )),
+                (None, None) => {
+                    let known: Vec<_> = SETTINGS.iter().map(|setting| setting.variable()).collect();
+                    let hint = did_you_mean(&name, known.iter().map(String::as_str));
+                    layer
+                        .problems
+                        .push(problem(format!("no setting has this name{hint}")));
+                }
+            }
+        }
+        layer
+    }
+
+    /// The command line's layer.
+    pub fn of_flags(flags: &Flags) -> Layer {
+        let mut layer = Layer::default();
+        for setting in SETTINGS {
+            if let Some(text) = flags.settings.get(setting.key) {
+                let source = setting.flag.unwrap_or("command line");
+                layer
+                    .entries
+                    .push(Entry::new(setting.key, setting.kind.read(text), source));
+            }
+        }
+        for property in &flags.properties {
+            let source = "--kafka-property".to_string();
+            match property.split_once('=') {
+                Some((name, value)) if !name.trim().is_empty() => layer.entries.push(
+                    Entry::property(name.trim().to_string(), value.into(), source),
+                ),
+                // Not quoted: it may be a secret that lost its name.
+                _ => layer.problems.push(Problem {
+                    key: source.clone(),
+                    value: None,
+                    source,
+                    reason: "allowed is name=value, such as security.protocol=ssl".into(),
+                }),
+            }
+        }
+        layer
+    }
+}
+
+/// A parsed file, to name places in it.
+struct File<'a> {
+    name: String,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn walk(&self, path: &str, table: &dyn TableLike, layer: &mut Layer) {
+        for (name, item) in table.iter() {
+            let path = if path.is_empty() {
+                name.to_string()
+            } else {
+                format!("{path}.{name}")
+            };
+            let source = self.source(table, name);
+            let section = item.as_table_like();
+            let problem = |reason: String| Problem {
+                key: path.clone(),
+                value: None,
+                source: source.clone(),
+                reason,
+            };
+            if let Some(setting) = by_key(&path) {
+                layer
+                    .entries
+                    .push(Entry::new(setting.key, value_of(item), source));
+            } else if path == PROPERTIES || SECTIONS.contains(&path.as_str()) {
+                match section {
+                    Some(section) if path == PROPERTIES => self.properties("", section, layer),
+                    Some(section) => self.walk(&path, section, layer),
+                    None => layer.problems.push(problem(format!(
+                        "this is a section; write [{path}] on a line of its own and its settings below"
+                    ))),
+                }
+            } else if section.is_some() && !path.contains('.') {
+                let hint = did_you_mean(&path, SECTIONS.iter().copied());
+                layer.problems.push(problem(format!(
+                    "no such section; there are {}{hint}",
+                    SECTIONS.join(", ")
+                )));
+            } else {
+                layer
+                    .problems
+                    .push(problem(format!("no such setting{}", suggest(&path))));
+            }
+        }
+    }
+
+    /// `"sasl.password"` and `sasl.password` without quotes, which TOML reads
+    /// as a table in a table, mean the same property.
+    fn properties(&self, path: &str, table: &dyn TableLike, layer: &mut Layer) {
+        for (name, item) in table.iter() {
+            let name_so_far = if path.is_empty() {
+                name.to_string()
+            } else {
+                format!("{path}.{name}")
+            };
+            match item.as_table_like() {
+                Some(table) => self.properties(&name_so_far, table, layer),
+                None => layer.entries.push(Entry::property(
+                    name_so_far,
+                    value_of(item),
+                    self.source(table, name),
+                )),
+            }
+        }
+    }
+
+    fn source(&self, table: &dyn TableLike, name: &str) -> String {
+        let key = table.get_key_value(name).and_then(|(key, _)| key.span());
+        match key {
+            Some(span) => format!("{}:{}", self.name, line_of(self.text, span.start)),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// The nearest setting: one of that name in another section, or one that is
+/// written alike.
+fn suggest(path: &str) -> String {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    match SETTINGS.iter().find(|setting| setting.parts().1 == name) {
+        Some(setting) => format!("; did you mean {}?", setting.key),
+        None => did_you_mean(path, SETTINGS.iter().map(|setting| setting.key)),
+    }
+}
+
+/// A value of the file as figment holds it. What no setting takes (dates,
+/// arrays, tables) becomes an array or a table of what it is, and is refused by
+/// every kind of setting.
+fn value_of(item: &Item) -> Value {
+    match item {
+        Item::Value(toml_edit::Value::String(text)) => Value::from(text.value().as_str()),
+        Item::Value(toml_edit::Value::Integer(number)) => Value::from(*number.value()),
+        Item::Value(toml_edit::Value::Float(number)) => Value::from(*number.value()),
+        Item::Value(toml_edit::Value::Boolean(switch)) => Value::from(*switch.value()),
+        Item::Value(toml_edit::Value::Datetime(date)) => {
+            Value::from(vec![date.value().to_string()])
+        }
+        Item::Value(toml_edit::Value::Array(_)) | Item::ArrayOfTables(_) => {
+            Value::from(Vec::<Value>::new())
+        }
+        _ => Value::from(Dict::new()),
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|&b| b == b'\n').count()
+}

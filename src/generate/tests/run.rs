@@ -1,0 +1,158 @@
+//! `tally99 generate` as a whole, into files and into the mock cluster.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser;
+use rdkafka::mocking::MockCluster;
+
+use super::*;
+use crate::config::{self, Config};
+use crate::shutdown::Shutdown;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: GenerateArgs,
+}
+
+fn args(line: &str) -> GenerateArgs {
+    Cli::parse_from(format!("generate {line}").split_whitespace()).args
+}
+
+fn config(bootstrap_servers: &str) -> Config {
+    let flags = config::Flags {
+        settings: [("kafka.bootstrap_servers", bootstrap_servers.to_owned())].into(),
+        properties: Vec::new(),
+    };
+    let environment: [(std::ffi::OsString, std::ffi::OsString); 0] = [];
+    config::load(None, environment, &flags).unwrap().config
+}
+
+fn expected(path: &Path) -> Expected {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_file_holds_the_stream_line_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, expect) = (
+        folder.path().join("events"),
+        folder.path().join("expected.json"),
+    );
+    let flags = format!("--events 30000 --seed 5 --out {}", out.display());
+    let mut args = args(&flags);
+    args.expect = Some(expect.clone());
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+
+    let (records, sums) = all(&settings(5, 30_000));
+    let text = std::fs::read(&out).unwrap();
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    assert_eq!(lines.len(), 30_001);
+    assert!(
+        lines
+            .iter()
+            .zip(&records)
+            .all(|(line, record)| *line == record.payload())
+    );
+    assert_eq!(expected(&expect), sums);
+
+    // The same at a rate.
+    args.rate = Some(1_000_000);
+    args.out = Some(folder.path().join("paced"));
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+    assert!(std::fs::read(folder.path().join("paced")).unwrap() == text);
+}
+
+#[test]
+fn a_stopped_run_expects_what_it_has_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, expect) = (
+        folder.path().join("events"),
+        folder.path().join("expected.json"),
+    );
+    let mut args = args("--events 1000000 --rate 2000 --repeats 0.1");
+    (args.out, args.expect) = (Some(out.clone()), Some(expect.clone()));
+    let stop = Shutdown::default();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&config("unused:1"), &args, &stop));
+        // Any moment will do.
+        std::thread::sleep(Duration::from_millis(200));
+        stop.begin();
+        running.join().unwrap().unwrap();
+    });
+    let lines = std::fs::read(&out)
+        .unwrap()
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count();
+    assert!(lines < 1_000_000);
+    assert_eq!(expected(&expect).events, lines as u64);
+}
+
+#[test]
+fn a_topic_gets_what_a_file_gets() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("donations", 3, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let expect = folder.path().join("expected.json");
+    let mut args = args("--preset 99-giving-day-2022 --scale 0.00005 --partitions 12");
+    args.expect = Some(expect.clone());
+    run(
+        &config(&cluster.bootstrap_servers()),
+        &args,
+        &Shutdown::default(),
+    )
+    .unwrap();
+    let expected = expected(&expect);
+    assert_eq!(expected.gifts, 2_908);
+    assert_eq!(
+        expected.money[&Currency::parse("CNY").unwrap()].gross,
+        16_500_000
+    );
+    assert_eq!(
+        expected,
+        all(&Settings::giving_day_2022(1, 0.00005).unwrap()).1
+    );
+}
+
+#[test]
+fn a_failed_run_leaves_no_sums_to_compare_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let expect = folder.path().join("expected.json");
+    std::fs::write(&expect, "{}").unwrap();
+    let mut args = args("--events 10");
+    args.out = Some(folder.path().join("missing").join("events"));
+    args.expect = Some(expect.clone());
+    let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+    assert!(!error.is_usage());
+    assert_eq!(std::fs::read(&expect).unwrap(), b"");
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused() {
+    for line in [
+        "--preset 99-giving-day-2022 --events 5",
+        "--scale 0.1",
+        "--out - --partitions 3",
+        "--live --start 2022-09-09T00:00:00+08:00",
+        "--start yesterday",
+        "--rate 0",
+        "--partitions 0",
+        "--preset 2021",
+    ] {
+        let parsed = Cli::try_parse_from(format!("generate {line}").split_whitespace());
+        assert!(parsed.is_err(), "{line}");
+    }
+    for line in [
+        "--preset 99-giving-day-2022 --other-currencies 0.1",
+        "--preset 99-giving-day-2022 --scale 0",
+        "--repeats 1",
+        "--events 0",
+        "--start 2098-12-31T00:00:00Z",
+    ] {
+        let error = run(&config("127.0.0.1:1"), &args(line), &Shutdown::default()).unwrap_err();
+        assert!(error.is_usage(), "{line}: {error}");
+    }
+}

@@ -1,0 +1,238 @@
+//! `tally99 totals`: reads `campaign-totals` and `cuts` to their ends and prints
+//! the top campaigns, or checks all of them against a generator's own sums.
+//!
+//! It reads what was emitted, as anybody could, and never the fold. It joins no
+//! group and commits nothing, so it may run next to `tally99 run` at any time.
+
+mod compare;
+mod export;
+mod log;
+mod seen;
+mod table;
+mod text;
+mod view;
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use crate::config::Config;
+use crate::expected::Expected;
+use crate::money::Currency;
+use crate::shutdown::Shutdown;
+
+use log::Follow;
+pub use log::LogError;
+use seen::Seen;
+use view::View;
+
+/// The flags of `tally99 totals`.
+#[derive(Args, Clone, Debug)]
+pub struct TotalsArgs {
+    /// How to print; amounts in JSON are whole minor units (fen, cents), in CSV
+    /// they have the currency's decimals and no sign, one line for each
+    /// currency of a campaign
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+    /// How many campaigns to print; 0: all. Default: 20, or all that --campaign names
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// What the order goes by, largest first
+    #[arg(long, value_enum, default_value = "net")]
+    pub by: By,
+    /// The currency whose amounts are ordered and shown first. Default: the one
+    /// that most campaigns have; CNY, if as many have it
+    #[arg(long, value_parser = parse_currency, value_name = "CODE")]
+    pub currency: Option<Currency>,
+    /// Print this campaign only, by its exact name; may be repeated
+    #[arg(long = "campaign", value_name = "NAME")]
+    pub campaigns: Vec<String>,
+    /// Go on, and print again at each new cut until Ctrl-C: a terminal is
+    /// redrawn; elsewhere a table is one line for each cut, JSON one document a
+    /// line, and CSV goes on under the same header
+    #[arg(long)]
+    pub follow: bool,
+    /// Check every total against this file, as `tally99 generate --expect`
+    /// writes it; exit code 0: all equal, 1: something differs
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["format", "top", "by", "currency", "campaigns", "follow"]
+    )]
+    pub compare: Option<PathBuf>,
+}
+
+/// How totals are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// What the order of campaigns goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Gross less refunded.
+    Net,
+    /// Counted donations.
+    Gifts,
+    /// Distinct donors, estimated.
+    Donors,
+    /// Counted flowers.
+    Flowers,
+}
+
+fn parse_currency(code: &str) -> Result<Currency, String> {
+    Currency::parse(code).ok_or_else(|| "not an ISO 4217 code in capitals, such as CNY".into())
+}
+
+/// How a command that checks has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Printed, or checked and equal.
+    Fine,
+    /// Checked, and something differs.
+    Differs,
+}
+
+/// Why totals could not be printed or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kafka could not be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The file to compare with cannot be opened.
+    #[error("cannot read {}, the file to compare with", .path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file to compare with is not what the generator writes.
+    #[error("{} is not a file of expected totals, as `tally99 generate --expect` writes it", .path.display())]
+    NotExpected {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The output cannot be written.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+}
+
+/// Prints or checks the totals, to `out`. `terminal` says whether `out` is one
+/// and may be redrawn; `shutdown` ends `--follow`.
+///
+/// # Errors
+///
+/// No broker, a missing topic, an unreadable file, or an `out` that takes no
+/// more.
+pub fn run(
+    config: &Config,
+    args: &TotalsArgs,
+    shutdown: &Shutdown,
+    out: &mut dyn Write,
+    terminal: bool,
+) -> Result<Verdict, Error> {
+    // Before Kafka is asked for anything: a wrong path should not take seconds.
+    let expected = args.compare.as_deref().map(read_expected).transpose()?;
+
+    let mut seen = Seen::default();
+    let mut follow = Follow::open(config, shutdown)?;
+    follow.read_to_ends(&mut seen)?;
+    seen.warn_of_unreadable();
+    if let Some(expected) = expected {
+        let report = compare::compare(&expected, &seen);
+        out.write_all(report.to_string().as_bytes())?;
+        out.flush()?;
+        return Ok(if report.is_equal() {
+            Verdict::Fine
+        } else {
+            Verdict::Differs
+        });
+    }
+
+    let printer = Printer {
+        args,
+        zone: zone(config),
+        terminal,
+    };
+    printer.print(&seen, out, true)?;
+    while args.follow && follow.next_cut(&mut seen)? {
+        printer.print(&seen, out, false)?;
+    }
+    Ok(Verdict::Fine)
+}
+
+fn read_expected(path: &Path) -> Result<Expected, Error> {
+    let file = File::open(path).map_err(|source| Error::File {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_reader(BufReader::new(file)).map_err(|source| Error::NotExpected {
+        path: path.into(),
+        source,
+    })
+}
+
+/// The zone that people read times in: that of the business days.
+fn zone(config: &Config) -> TimeZone {
+    TimeZoneDatabase::bundled()
+        .get(&config.counting.time_zone)
+        .unwrap_or(TimeZone::UTC)
+}
+
+struct Printer<'a> {
+    args: &'a TotalsArgs,
+    zone: TimeZone,
+    terminal: bool,
+}
+
+impl Printer<'_> {
+    fn print(&self, seen: &Seen, out: &mut dyn Write, first: bool) -> io::Result<()> {
+        let args = self.args;
+        let redraw = args.follow && self.terminal && args.format == Format::Table;
+        let mut view = View::of(seen, args);
+        let text = match args.format {
+            Format::Json if args.follow => export::json_line(&view, seen),
+            Format::Json => export::json(&view, seen),
+            Format::Csv => export::csv(&view, first),
+            Format::Table if args.follow && !redraw => table::line(&view, seen, &self.zone),
+            Format::Table => {
+                if redraw {
+                    view.rows.truncate(rows_that_fit());
+                }
+                table::table(&view, seen, &self.zone, now_ms())
+            }
+        };
+        if redraw {
+            // Home, and clear to the end of the screen: what was scrolled away stays.
+            out.write_all(b"\x1b[H\x1b[J")?;
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+}
+
+/// How many rows of the table a terminal has room for.
+fn rows_that_fit() -> usize {
+    let height = ratatui::crossterm::terminal::size().map_or(24, |(_, rows)| usize::from(rows));
+    height.saturating_sub(table::LINES_AROUND).max(1)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,456 @@
+//! Reading the two topics: from their beginnings to the ends that they have,
+//! and on from there.
+//!
+//! The ends of `cuts` are looked up before those of `campaign-totals`. Every
+//! upsert of a complete cut was acknowledged before its record, so the totals
+//! read are those of the newest complete cut read, or newer ones.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message};
+
+use super::seen::{Place, Seen};
+use crate::config::{Config, KafkaConfig};
+use crate::kafka::{client, topics};
+use crate::shutdown::Shutdown;
+
+/// How many times a broker is asked before we say that none answers.
+const ATTEMPTS: usize = 3;
+
+/// How long the brokers may deliver nothing although more is there.
+const STALL: Duration = Duration::from_secs(30);
+
+/// How long `--follow` waits for the upserts of a cut that it has seen.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// How long one poll waits; also how soon a wish to stop is seen.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Why the topics cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// librdkafka makes no client of the configuration.
+    #[error("librdkafka refuses the configuration; see `tally99 config check`")]
+    Client(#[source] KafkaError),
+    /// Nobody answers.
+    #[error(
+        "no Kafka broker answers at {servers}: {why}. Check that one runs there, and that \
+         --bootstrap-servers (kafka.bootstrap_servers) names it"
+    )]
+    NoBroker {
+        /// The bootstrap servers.
+        servers: String,
+        /// What librdkafka said last.
+        why: String,
+    },
+    /// A topic is not there.
+    #[error(
+        "there is no topic {topic} at {servers}. `tally99 run` makes it when it starts; if it has, \
+         check {flag}"
+    )]
+    MissingTopic {
+        /// Its name.
+        topic: String,
+        /// The bootstrap servers.
+        servers: String,
+        /// The flag that names it.
+        flag: &'static str,
+    },
+    /// Kafka refuses a topic.
+    #[error(
+        "the brokers let us not read topic {topic}: {code}. Check that it is still there and that \
+         this user may read it"
+    )]
+    Refused {
+        /// Its name.
+        topic: String,
+        /// What the broker said.
+        code: RDKafkaErrorCode,
+    },
+    /// The brokers have gone silent in the middle.
+    #[error(
+        "the brokers have delivered nothing from topic {topic} for {} s although there is more: {why}. \
+         Try again when the cluster is well",
+        STALL.as_secs()
+    )]
+    Stalled {
+        /// Its name.
+        topic: String,
+        /// What librdkafka said last.
+        why: String,
+    },
+    /// Somebody wants this process to end.
+    #[error("stopped before all totals were read")]
+    Stopped,
+}
+
+/// The two topics, read side by side.
+pub(super) struct Follow<'a> {
+    cuts: Topic,
+    totals: Topic,
+    shutdown: &'a Shutdown,
+    /// The newest complete cut that was handed out.
+    shown: Option<u64>,
+}
+
+impl<'a> Follow<'a> {
+    /// Finds brokers, topics, and the ends that are read to first.
+    pub fn open(config: &Config, shutdown: &'a Shutdown) -> Result<Follow<'a>, LogError> {
+        let (kafka, topics) = (&config.kafka, &config.topics);
+        let cuts = Topic::open(kafka, &topics.cuts, "--cuts-topic", shutdown)?;
+        let totals = Topic::open(kafka, &topics.totals, "--totals-topic", shutdown)?;
+        Ok(Follow {
+            cuts,
+            totals,
+            shutdown,
+            shown: None,
+        })
+    }
+
+    /// Reads up to the ends found by [`Follow::open`].
+    pub fn read_to_ends(&mut self, seen: &mut Seen) -> Result<(), LogError> {
+        self.cuts
+            .read_to_end(self.shutdown, STALL, &mut |place, message| {
+                seen.cut(place, message.payload(), message.timestamp().to_millis());
+            })?;
+        self.read_totals_to_end(seen, STALL)?;
+        self.shown = seen.complete.as_ref().map(|cut| cut.record.id.cut);
+        Ok(())
+    }
+
+    /// Waits until a newer cut is complete and all of its totals are read.
+    /// `false` when it is time to stop.
+    ///
+    /// A broker that is lost is waited for: it is no error, since whoever
+    /// follows wants to see what comes after.
+    pub fn next_cut(&mut self, seen: &mut Seen) -> Result<bool, LogError> {
+        while !self.shutdown.has_begun() {
+            self.cuts.poll(POLL, &mut |place, message| {
+                seen.cut(place, message.payload(), message.timestamp().to_millis());
+            })?;
+            self.cuts.consumer.context().warn_if_hopeless();
+            let complete = seen.complete.as_ref().map(|cut| cut.record.id.cut);
+            if complete == self.shown {
+                // Keeps what is read here near the end.
+                self.totals.poll(Duration::ZERO, &mut |place, message| {
+                    seen.total(place, message.key(), message.payload());
+                })?;
+                continue;
+            }
+            let caught_up = self.totals.find_ends().is_ok()
+                && match self.read_totals_to_end(seen, CATCH_UP) {
+                    Ok(()) => true,
+                    Err(LogError::Stalled { .. } | LogError::Stopped) => false,
+                    Err(error) => return Err(error),
+                };
+            if caught_up {
+                self.shown = complete;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn read_totals_to_end(&mut self, seen: &mut Seen, stall: Duration) -> Result<(), LogError> {
+        self.totals
+            .read_to_end(self.shutdown, stall, &mut |place, message| {
+                seen.total(place, message.key(), message.payload());
+            })
+    }
+}
+
+/// One topic, all its partitions read by one consumer.
+struct Topic {
+    consumer: BaseConsumer<Listener>,
+    name: String,
+    partitions: BTreeMap<i32, Progress>,
+    /// Not yet read to its end. Until then, librdkafka's word that a partition
+    /// has no more is good: its end was looked up before. Later that word may be
+    /// older than an end looked up meanwhile, and only offsets count.
+    first_time: bool,
+}
+
+/// Offsets of one partition.
+struct Progress {
+    /// The next one to read.
+    next: i64,
+    /// Where to read to.
+    end: i64,
+}
+
+type Take<'t> = &'t mut dyn FnMut(Place<'_>, &BorrowedMessage<'_>);
+
+impl Topic {
+    fn open(
+        kafka: &KafkaConfig,
+        name: &str,
+        flag: &'static str,
+        shutdown: &Shutdown,
+    ) -> Result<Topic, LogError> {
+        // It joins no group and commits nothing, so `run` does not notice.
+        let mut settings = client::reader(kafka);
+        settings
+            // Compaction and retention may take the head away while we read:
+            // then what is left is the beginning.
+            .set("auto.offset.reset", "earliest")
+            // The last offsets of a partition may hold no record.
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Listener> = settings
+            .create_with_context(Listener::default())
+            .map_err(LogError::Client)?;
+        let mut topic = Topic {
+            consumer,
+            name: name.into(),
+            partitions: BTreeMap::new(),
+            first_time: true,
+        };
+        topic.find_partitions(kafka, flag, shutdown)?;
+        topic
+            .find_ends()
+            .map_err(|error| topic.unanswered(kafka, &error))?;
+        topic.assign().map_err(LogError::Client)?;
+        Ok(topic)
+    }
+
+    fn find_partitions(
+        &mut self,
+        kafka: &KafkaConfig,
+        flag: &'static str,
+        shutdown: &Shutdown,
+    ) -> Result<(), LogError> {
+        let mut attempt = 1;
+        let partitions = loop {
+            match topics::partitions(self.consumer.client(), &self.name) {
+                Ok(partitions) => break partitions,
+                Err(_) if shutdown.has_begun() => return Err(LogError::Stopped),
+                Err(error) => {
+                    if let Some(code) = refusal(&error) {
+                        return Err(LogError::Refused {
+                            topic: self.name.clone(),
+                            code,
+                        });
+                    }
+                    // Hears what librdkafka has to say about it.
+                    let until = Instant::now() + POLL;
+                    while self.consumer.poll(POLL / 10).is_some() || Instant::now() < until {}
+                    if attempt == ATTEMPTS || self.consumer.context().is_hopeless() {
+                        return Err(self.unanswered(kafka, &error));
+                    }
+                    attempt += 1;
+                }
+            }
+        };
+        let Some(partitions) = partitions else {
+            let servers = kafka.bootstrap_servers.clone();
+            return Err(LogError::MissingTopic {
+                topic: self.name.clone(),
+                servers,
+                flag,
+            });
+        };
+        self.partitions = (0..partitions as i32)
+            .map(|id| (id, Progress { next: 0, end: 0 }))
+            .collect();
+        Ok(())
+    }
+
+    /// Looks up where the partitions end now.
+    fn find_ends(&mut self) -> Result<(), KafkaError> {
+        let ranges = topics::log_ranges(self.consumer.client(), &self.name, self.partitions.len())?;
+        for (partition, (low, high)) in ranges {
+            if let Some(progress) = self.partitions.get_mut(&partition) {
+                progress.next = progress.next.max(low.0);
+                progress.end = high.0;
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&self) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, progress) in &self.partitions {
+            list.add_partition_offset(&self.name, partition, Offset::Offset(progress.next))?;
+        }
+        self.consumer.assign(&list)
+    }
+
+    /// Reads until every partition is at its end. Gives up when nothing comes
+    /// for `stall`.
+    fn read_to_end(
+        &mut self,
+        shutdown: &Shutdown,
+        stall: Duration,
+        take: Take<'_>,
+    ) -> Result<(), LogError> {
+        let mut last = Instant::now();
+        while self
+            .partitions
+            .values()
+            .any(|progress| progress.next < progress.end)
+        {
+            if shutdown.has_begun() {
+                return Err(LogError::Stopped);
+            }
+            if self.poll(POLL, take)? {
+                last = Instant::now();
+            } else if last.elapsed() >= stall {
+                let why = self.consumer.context().last_words("no reason is known");
+                return Err(LogError::Stalled {
+                    topic: self.name.clone(),
+                    why,
+                });
+            }
+        }
+        self.first_time = false;
+        Ok(())
+    }
+
+    /// Takes what is there, waiting for `wait` if nothing is. Whether anything
+    /// was.
+    fn poll(&mut self, wait: Duration, take: Take<'_>) -> Result<bool, LogError> {
+        let mut wait = wait;
+        let mut any = false;
+        // Bounded, so that a busy topic does not keep the caller from the other.
+        for _ in 0..10_000 {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    take(
+                        Place {
+                            topic: &self.name,
+                            partition,
+                            offset,
+                        },
+                        &message,
+                    );
+                    if let Some(progress) = self.partitions.get_mut(&partition) {
+                        progress.next = offset + 1;
+                    }
+                    self.consumer.context().is_well();
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(progress) = self.partitions.get_mut(&partition)
+                        && self.first_time
+                    {
+                        progress.next = progress.end;
+                    }
+                }
+                Some(Err(error)) => {
+                    if let Some(code) = refusal(&error) {
+                        return Err(LogError::Refused {
+                            topic: self.name.clone(),
+                            code,
+                        });
+                    }
+                    // librdkafka connects again by itself; read_to_end gives up
+                    // if that never helps.
+                    return Ok(any);
+                }
+            }
+            any = true;
+            wait = Duration::ZERO;
+        }
+        Ok(any)
+    }
+
+    fn unanswered(&self, kafka: &KafkaConfig, error: &KafkaError) -> LogError {
+        let fallback = error
+            .rdkafka_error_code()
+            .map_or_else(|| error.to_string(), |code| code.to_string());
+        LogError::NoBroker {
+            servers: kafka.bootstrap_servers.clone(),
+            why: self.consumer.context().last_words(&fallback),
+        }
+    }
+}
+
+/// The code of an error that does not go away by trying again.
+fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    error.rdkafka_error_code().filter(|code| {
+        matches!(
+            code,
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+        )
+    })
+}
+
+/// Hears what librdkafka says, to tell it in one message when it matters.
+#[derive(Default)]
+struct Listener(Mutex<Heard>);
+
+#[derive(Default)]
+struct Heard {
+    last: Option<String>,
+    hopeless: bool,
+    /// Whether that was said.
+    said: bool,
+}
+
+impl Listener {
+    fn last_words(&self, fallback: &str) -> String {
+        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.last.clone().unwrap_or_else(|| fallback.into())
+    }
+
+    /// All brokers are down or do not let us in: asking again helps nobody.
+    fn is_hopeless(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hopeless
+    }
+
+    /// A record has come.
+    fn is_well(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.said {
+            tracing::info!("Kafka answers again");
+        }
+        *heard = Heard::default();
+    }
+
+    /// Says once that no broker answers, if so.
+    fn warn_if_hopeless(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.hopeless && !heard.said {
+            heard.said = true;
+            let why = heard.last.as_deref().unwrap_or("no reason is known");
+            tracing::warn!("no Kafka broker answers ({why}); waiting for one");
+        }
+    }
+}
+
+impl ClientContext for Listener {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match error.rdkafka_error_code() {
+            // That all are down says nothing; why the last one is, does.
+            Some(RDKafkaErrorCode::AllBrokersDown) => heard.hopeless = true,
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            Some(RDKafkaErrorCode::Authentication) => {
+                heard.hopeless = true;
+                heard.last = Some(reason.to_string());
+            }
+            _ => heard.last = Some(reason.to_string()),
+        }
+    }
+}
+
+impl ConsumerContext for Listener {}
