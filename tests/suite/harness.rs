@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
 use rustix::process::Signal;
 
-use crate::kafka::{Kafka, SCRIPT, unique};
+use crate::kafka::{Kafka, SCRIPT, STRANGER, unique};
 use crate::process::{self, Running, tally99};
 use crate::wait::{SOON, holds_within, wait_until};
 
@@ -122,6 +124,23 @@ fn three_brokers_lose_one_and_nothing_else() {
     assert_holds(&kafka, &topic, &written);
     kafka.start_broker(2);
     assert_holds(&kafka, &topic, &written);
+}
+
+#[test]
+fn a_stranger_may_do_nothing() {
+    let kafka = Kafka::guarded();
+    let topic = kafka.new_topic("harness", 1);
+    kafka.produce(&topic, [(0, "key", "value")]); // others may
+    let mut client = kafka.client();
+    client.set("bootstrap.servers", kafka.guarded_address());
+    for (key, value) in STRANGER {
+        client.set(key, value);
+    }
+    let consumer: BaseConsumer = client.create().expect("valid settings");
+    let metadata = consumer.fetch_metadata(Some(&topic), SOON);
+    let error = metadata.expect("logged in").topics()[0].error();
+    let refused = RDKafkaErrorCode::TopicAuthorizationFailed;
+    assert_eq!(error.map(RDKafkaErrorCode::from), Some(refused));
 }
 
 /// The brokers of the cluster in this directory that still run.

@@ -28,6 +28,14 @@ use crate::wait::{SOON, wait_until};
 /// What starts and stops the brokers.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka");
 
+/// What a client sets to come as the user who may do nothing.
+pub const STRANGER: [(&str, &str); 4] = [
+    ("security.protocol", "sasl_plaintext"),
+    ("sasl.mechanism", "PLAIN"),
+    ("sasl.username", "stranger"),
+    ("sasl.password", "stranger"),
+];
+
 /// A name that no other test has: for topics and groups.
 pub fn unique(hint: &str) -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -79,16 +87,18 @@ impl Kafka {
 
     /// One or three brokers of your own, to stop and start.
     pub fn own(brokers: u32) -> Kafka {
-        Kafka::own_with(brokers, &[])
+        Kafka::attach(&["--brokers", &brokers.to_string()])
     }
 
-    /// Brokers of your own with some more broker properties.
-    pub fn own_with(brokers: u32, properties: &[(&str, &str)]) -> Kafka {
-        let mut command = script(["attach", "--port", "0", "--brokers"]);
-        command.arg(brokers.to_string());
-        for (key, value) in properties {
-            command.args(["--set", &format!("{key}={value}")]);
-        }
+    /// A broker of your own that also lets a user in who has no right at all:
+    /// [`STRANGER`] at [`Kafka::guarded_address`].
+    pub fn guarded() -> Kafka {
+        Kafka::attach(&["--guarded"])
+    }
+
+    fn attach(options: &[&str]) -> Kafka {
+        let mut command = script(["attach", "--port", "0"]);
+        command.args(options);
         let mut attached = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -115,6 +125,12 @@ impl Kafka {
     /// `host:port[,host:port…]`
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Where a guarded broker lets [`STRANGER`] in.
+    pub fn guarded_address(&self) -> String {
+        let port = std::fs::read_to_string(self.dir.join("guarded-port-1"));
+        format!("127.0.0.1:{}", port.expect("a guarded broker").trim())
     }
 
     /// Where the brokers keep data and logs.
