@@ -1,7 +1,7 @@
 //! `tally99 generate` as a whole, into files and into the mock cluster.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rdkafka::mocking::MockCluster;
@@ -26,9 +26,7 @@ fn config(bootstrap_servers: &str) -> Config {
         properties: Vec::new(),
     };
     let environment: [(std::ffi::OsString, std::ffi::OsString); 0] = [];
-    config::load(None, environment.into_iter(), &flags)
-        .unwrap()
-        .config
+    config::load(None, environment, &flags).unwrap().config
 }
 
 fn expected(path: &Path) -> Expected {
@@ -78,8 +76,11 @@ fn a_stopped_run_expects_what_it_has_written() {
     let stop = Stop::new();
     std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&config("unused:1"), &args, &stop));
-        // Any moment will do.
-        std::thread::sleep(Duration::from_millis(200));
+        // At whatever moment it comes, once the run has begun.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !out.exists() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         stop.wish();
         running.join().unwrap().unwrap();
     });
