@@ -15,7 +15,13 @@ use crate::totals::TotalsArgs;
 pub struct Cli {
     /// How log lines are written to standard error; RUST_LOG says which
     /// (error, warn, info, debug, or by module; default: info)
-    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
 
     /// What to do.
@@ -42,6 +48,13 @@ pub enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Count the events of a topic, and emit totals, cuts and windows
+    ///
+    /// Runs until SIGINT (Ctrl-C) or SIGTERM; then what is counted is emitted and it exits. A
+    /// second signal ends it at once. One process does the work of a group: a second one is
+    /// refused. It starts from the beginning of the topic, and publishes nothing before it has
+    /// reached what was published before, so no total ever steps back.
+    Run(RunArgs),
     /// Make giving-day traffic from a seed, with its own exact sums
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate {
@@ -55,12 +68,12 @@ pub enum Command {
     /// Print the totals of the top campaigns, or check them against a file
     #[command(after_help = TOTALS_EXAMPLES)]
     Totals {
-        /// Where to read from.
-        #[command(flatten)]
-        settings: SettingsArgs,
         /// What to print.
         #[command(flatten)]
         totals: TotalsArgs,
+        /// Where to read from. Last, since its heading holds for what follows.
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
     /// Show or check the configuration
     #[command(subcommand)]
@@ -111,7 +124,9 @@ Examples:
 /// Values stay text here: the configuration reads and checks them with all
 /// others, so that all errors are reported together.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Settings (over TALLY99_… variables, over the file, over the defaults)")]
+#[command(
+    next_help_heading = "Settings (over TALLY99_… variables, over the file, over the defaults)"
+)]
 pub struct SettingsArgs {
     /// Read settings from this TOML file; config/default.toml lists them all
     #[arg(long, value_name = "FILE")]
@@ -183,15 +198,15 @@ impl SettingsArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
-    /// The settings.
-    #[command(flatten)]
-    pub settings: SettingsArgs,
     /// Read up to the ends that the partitions have now, emit the last cut, and exit
     #[arg(long)]
     pub until_end: bool,
     /// Wait for the topic of the events if it is missing, instead of exiting
     #[arg(long)]
     pub wait_for_topic: bool,
+    /// The settings. Last, since their heading holds for what follows.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -237,16 +252,22 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let line = "run --bootstrap-servers b:1 --topic t --group g --totals-topic tt --cuts-topic ct \
-                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.id=x \
+                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.rack=x \
                     --wait-for-topic --until-end";
         let args = Run::parse_from(line.split_whitespace()).args;
         assert!(args.until_end);
         let config = args.load().unwrap().config;
         assert_eq!(config.kafka.bootstrap_servers, "b:1");
         assert_eq!(config.kafka.group, "g");
-        assert_eq!(config.kafka.properties["client.id"], "x");
+        assert_eq!(config.kafka.properties["client.rack"], "x");
         let topics = &config.topics;
-        let names = [&topics.donations, &topics.totals, &topics.cuts, &topics.windows, &topics.dead_letters];
+        let names = [
+            &topics.donations,
+            &topics.totals,
+            &topics.cuts,
+            &topics.windows,
+            &topics.dead_letters,
+        ];
         assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
         assert_eq!(config.run.workers, 3);
         assert!(config.run.wait_for_topic);

@@ -8,15 +8,19 @@
 //! The pure core is [`event`], [`shard`] and [`merge`]: no I/O, no clock, no
 //! randomness, no locks.
 
+pub mod aggregate;
 pub mod cli;
 pub mod config;
 pub mod event;
 pub mod expected;
 pub mod generate;
+pub mod kafka;
 pub mod merge;
 pub mod money;
 pub mod offset;
 pub mod publish;
+pub mod run;
 pub mod shard;
-pub mod stop;
+pub mod shutdown;
 pub mod totals;
+pub mod view;

@@ -9,12 +9,17 @@ use clap::Parser;
 use tally99::cli::{Cli, Command, ConfigCommand, LogFormat};
 use tally99::config::ConfigError;
 use tally99::generate;
-use tally99::stop::Stop;
+use tally99::run::{self, RunOptions};
+use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code of a process that is ended at once: 128 + SIGINT, as shells have it.
+const ENDED_AT_ONCE: i32 = 130;
 
 /// Why a command did not end well; each has its exit code.
 enum Failure {
@@ -31,7 +36,7 @@ enum Failure {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.log_format);
-    match run(cli.command) {
+    match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Differs) => ExitCode::from(1),
         Err(Failure::Config(error)) => fail(&error, 2),
@@ -41,22 +46,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn execute(command: Command) -> Result<(), Failure> {
     let out = &mut io::stdout().lock();
     match command {
+        Command::Run(args) => {
+            let config = args.load()?.config;
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
+            let options = RunOptions {
+                until_end: args.until_end,
+            };
+            let running = run::run(&config, options, &shutdown, Default::default());
+            let tokio = tokio::runtime::Runtime::new().map_err(runtime)?;
+            tokio.block_on(running).map_err(runtime)
+        }
         Command::Generate { settings, generate } => {
             let config = settings.load()?.config;
-            let stop = Stop::on_signals().map_err(runtime)?;
-            generate::run(&config, &generate, &stop).map_err(|error| match error.is_usage() {
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
+            generate::run(&config, &generate, &shutdown).map_err(|error| match error.is_usage() {
                 true => Failure::Usage(error.into()),
                 false => runtime(error),
             })
         }
-        Command::Totals { settings, totals } => {
+        Command::Totals { totals, settings } => {
             let config = settings.load()?.config;
-            let stop = Stop::on_signals().map_err(runtime)?;
-            let screen = io::stdout().is_terminal();
-            match totals::run(&config, &totals, &stop, out, screen).map_err(runtime)? {
+            // Only what goes on until it is stopped needs to hear of the signal.
+            let shutdown = match totals.follow {
+                true => shutdown_on_signals().map_err(runtime)?,
+                false => Shutdown::default(),
+            };
+            let terminal = io::stdout().is_terminal();
+            match totals::run(&config, &totals, &shutdown, out, terminal).map_err(runtime)? {
                 Verdict::Fine => Ok(()),
                 Verdict::Differs => Err(Failure::Differs),
             }
@@ -99,7 +118,10 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        {
             return true;
         }
         next = error.source();
@@ -107,9 +129,45 @@ fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Begins the shutdown at the first SIGINT (Ctrl-C) or SIGTERM, and ends the
+/// process at once at the second.
+fn shutdown_on_signals() -> io::Result<Shutdown> {
+    let shutdown = Shutdown::default();
+    let begin = shutdown.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    if begin.has_begun() {
+                        std::process::exit(ENDED_AT_ONCE);
+                    }
+                    begin.begin();
+                }
+            });
+        })?;
+    Ok(shutdown)
+}
+
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().init(),

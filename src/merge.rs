@@ -249,6 +249,11 @@ impl Merge {
         }
     }
 
+    /// Whether the next cut would hold any total.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Makes the next cut hold every campaign, changed or not, and the next
     /// windows too.
     pub fn emit_all_again(&mut self) {

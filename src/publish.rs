@@ -1,3 +1,237 @@
-//! Emission to Kafka.
+//! Emission to Kafka: cuts, totals and windows, and the dead letters.
+//!
+//! A cut is published in steps, each of which begins when the brokers have
+//! acknowledged all of the one before: `open` in `cuts`, one upsert a changed
+//! campaign, `complete` in `cuts`. So a reader that sees `complete` finds the
+//! totals; and a process that finds `open` knows how far any upsert may have got.
+//!
+//! Only a process whose membership is confirmed publishes. One that finds itself
+//! replaced in the middle of a cut says so with `abandoned`; and every publisher
+//! reads `cuts` back, and when it finds a record that is not its own, emits every
+//! campaign again, so that what a zombie wrote late is healed by the next cut.
 
+pub mod cuts;
+pub mod dead_letters;
 pub mod records;
+pub mod sender;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+
+use crate::config::{Config, TopicsConfig};
+use crate::kafka::client::Health;
+use crate::kafka::member::Membership;
+use crate::merge::{CampaignWindows, Cut, Gate};
+use crate::offset::{Offset, Partition};
+use crate::shutdown::Shutdown;
+use cuts::{Cuts, Newest};
+use records::{CutRecord, OpenCut};
+use sender::{Sender as Upserts, Unsent};
+
+/// How long what is under way may take once the end is asked for.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often an idle publisher looks for others' cuts.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What the publisher is told.
+#[derive(Debug)]
+pub enum Job {
+    /// Find out where those before us ended.
+    Begin,
+    /// Emit a cut.
+    Publish(Arc<Cut>, Vec<CampaignWindows>),
+}
+
+/// What the publisher answers.
+#[derive(Debug)]
+pub enum Report {
+    /// Where those before us ended; publishing may begin when it is reached.
+    Begun(Gate),
+    /// The cut with this number is complete.
+    Complete(u64),
+    /// The cut is not complete, and this process must begin anew.
+    Abandoned,
+    /// Totals were published that the log cannot give any more.
+    BeyondLog {
+        /// The partition at fault.
+        partition: Partition,
+        /// Where the newest cut lies in it.
+        published: Offset,
+        /// Where the log ends.
+        end: Offset,
+    },
+    /// Somebody else wrote to `cuts`: emit everything again, and not before this
+    /// is reached.
+    Foreign(Gate),
+}
+
+/// Publishes one cut after the other, in a thread of its own.
+pub struct Publisher {
+    topics: TopicsConfig,
+    epoch: u32,
+    name: String,
+    cuts: Cuts,
+    upserts: Upserts,
+    membership: Arc<Membership>,
+    /// How often partitions had been taken from us when we began.
+    revocations: u64,
+    next_cut: u64,
+    shutdown: Shutdown,
+}
+
+impl Publisher {
+    /// A publisher that calls itself `name` in `cuts`.
+    pub fn new(
+        config: &Config,
+        name: String,
+        membership: &Arc<Membership>,
+        health: &Arc<Health>,
+        shutdown: &Shutdown,
+    ) -> Result<Publisher, KafkaError> {
+        Ok(Publisher {
+            topics: config.topics.clone(),
+            epoch: config.run.epoch,
+            cuts: Cuts::new(&config.kafka, &config.topics.cuts, health)?,
+            upserts: Upserts::new(&config.kafka, health)?,
+            membership: membership.clone(),
+            revocations: 0,
+            next_cut: 1,
+            name,
+            shutdown: shutdown.clone(),
+        })
+    }
+
+    /// Does its jobs until there are no more to come.
+    pub fn run(mut self, jobs: &Receiver<Job>, reports: &Sender<Report>) {
+        loop {
+            let report = match jobs.recv_timeout(LOOK_EVERY) {
+                Ok(Job::Begin) => self.begin(),
+                Ok(Job::Publish(cut, windows)) => Some(self.publish(&cut, &windows)),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(report) = report
+                && reports.send(report).is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Reads where those before us ended. `None` if the end comes first.
+    fn begin(&mut self) -> Option<Report> {
+        self.revocations = self.membership.revocations();
+        let Newest {
+            next_cut,
+            epoch,
+            gate,
+        } = self.cuts.newest(&self.shutdown)?;
+        if epoch > self.epoch {
+            tracing::warn!(
+                "{} holds cuts of epoch {epoch}, and run.epoch is {}: readers keep the higher \
+                 one and will not see these totals. Raise run.epoch if the fold is made anew",
+                self.topics.cuts,
+                self.epoch
+            );
+        }
+        self.next_cut = self.next_cut.max(next_cut);
+        for (&partition, &published) in gate.offsets() {
+            let end = self
+                .cuts
+                .log_end(&self.topics.donations, partition, &self.shutdown)?;
+            if published > end {
+                return Some(Report::BeyondLog {
+                    partition,
+                    published,
+                    end,
+                });
+            }
+        }
+        Some(Report::Begun(gate))
+    }
+
+    /// Looks for records of others in `cuts`.
+    fn look(&mut self) -> Option<Report> {
+        let foreign = self.cuts.foreign(&self.name)?;
+        tracing::warn!(
+            "another publisher, {}, wrote cut {}: emitting every campaign again",
+            foreign.publisher,
+            foreign.cut
+        );
+        self.next_cut = self.next_cut.max(foreign.cut + 1);
+        Some(Report::Foreign(Gate::at(foreign.offsets)))
+    }
+
+    /// Emits one cut.
+    fn publish(&mut self, cut: &Cut, windows: &[CampaignWindows]) -> Report {
+        let number = self.next_cut;
+        self.next_cut += 1;
+        let id = OpenCut {
+            cut: number,
+            epoch: self.epoch,
+            publisher: self.name.clone(),
+            offsets: cut.offsets.clone(),
+        };
+        match self.steps(&id, cut, windows) {
+            Ok(()) => Report::Complete(number),
+            Err(Unsent::Evicted) => {
+                tracing::warn!(
+                    "cut {number} is abandoned: this process was taken out of the group in the \
+                     middle of it"
+                );
+                // Not a total, so it may be said without being a member; it makes
+                // whoever publishes now emit everything again.
+                let record = CutRecord::Abandoned(id);
+                let abandoned = [self.cuts.upsert(number, &record)];
+                let _ = self.upserts.send(&abandoned, || Ok(()), &self.shutdown);
+                Report::Abandoned
+            }
+            Err(Unsent::Ended) => Report::Abandoned,
+        }
+    }
+
+    fn steps(
+        &mut self,
+        id: &OpenCut,
+        cut: &Cut,
+        windows: &[CampaignWindows],
+    ) -> Result<(), Unsent> {
+        let (number, epoch) = (id.cut, id.epoch);
+        let (membership, revocations) = (&self.membership, self.revocations);
+        // Asked before every step and every try: are we still the ones?
+        let may_send = || {
+            if membership.revocations() != revocations {
+                return Err(Unsent::Evicted);
+            }
+            if membership.is_confirmed() {
+                Ok(())
+            } else {
+                Err(Unsent::Ended)
+            }
+        };
+        let open = self.cuts.upsert(number, &CutRecord::Open(id.clone()));
+        self.upserts.send(&[open], may_send, &self.shutdown)?;
+
+        let totals = cut.changed.iter().map(|total| {
+            let record = records::campaign_total(total, number, epoch);
+            sender::upsert(&self.topics.totals, &total.campaign, &record)
+        });
+        let windows = windows.iter().map(|campaign| {
+            let record = records::campaign_windows(campaign, number, cut.as_of);
+            sender::upsert(&self.topics.windows, &campaign.campaign, &record)
+        });
+        let upserts: Vec<_> = totals.chain(windows).collect();
+        self.upserts.send(&upserts, may_send, &self.shutdown)?;
+
+        let complete = CutRecord::Complete(records::complete_cut(id.clone(), cut));
+        self.upserts.send(
+            &[self.cuts.upsert(number, &complete)],
+            may_send,
+            &self.shutdown,
+        )
+    }
+}

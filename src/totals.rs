@@ -23,10 +23,10 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use crate::config::Config;
 use crate::expected::Expected;
 use crate::money::Currency;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
-pub use log::LogError;
 use log::Follow;
+pub use log::LogError;
 use seen::Seen;
 use view::View;
 
@@ -131,7 +131,7 @@ pub enum Error {
 }
 
 /// Prints or checks the totals, to `out`. `terminal` says whether `out` is one
-/// and may be redrawn; `stop` ends `--follow`.
+/// and may be redrawn; `shutdown` ends `--follow`.
 ///
 /// # Errors
 ///
@@ -140,7 +140,7 @@ pub enum Error {
 pub fn run(
     config: &Config,
     args: &TotalsArgs,
-    stop: &Stop,
+    shutdown: &Shutdown,
     out: &mut dyn Write,
     terminal: bool,
 ) -> Result<Verdict, Error> {
@@ -148,17 +148,25 @@ pub fn run(
     let expected = args.compare.as_deref().map(read_expected).transpose()?;
 
     let mut seen = Seen::default();
-    let mut follow = Follow::open(config, stop)?;
+    let mut follow = Follow::open(config, shutdown)?;
     follow.read_to_ends(&mut seen)?;
     seen.warn_of_unreadable();
     if let Some(expected) = expected {
         let report = compare::compare(&expected, &seen);
         out.write_all(report.to_string().as_bytes())?;
         out.flush()?;
-        return Ok(if report.is_equal() { Verdict::Fine } else { Verdict::Differs });
+        return Ok(if report.is_equal() {
+            Verdict::Fine
+        } else {
+            Verdict::Differs
+        });
     }
 
-    let printer = Printer { args, zone: zone(config), terminal };
+    let printer = Printer {
+        args,
+        zone: zone(config),
+        terminal,
+    };
     printer.print(&seen, out, true)?;
     while args.follow && follow.next_cut(&mut seen)? {
         printer.print(&seen, out, false)?;
@@ -167,14 +175,21 @@ pub fn run(
 }
 
 fn read_expected(path: &Path) -> Result<Expected, Error> {
-    let file = File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
-    serde_json::from_reader(BufReader::new(file))
-        .map_err(|source| Error::NotExpected { path: path.into(), source })
+    let file = File::open(path).map_err(|source| Error::File {
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_reader(BufReader::new(file)).map_err(|source| Error::NotExpected {
+        path: path.into(),
+        source,
+    })
 }
 
 /// The zone that people read times in: that of the business days.
 fn zone(config: &Config) -> TimeZone {
-    TimeZoneDatabase::bundled().get(&config.counting.time_zone).unwrap_or(TimeZone::UTC)
+    TimeZoneDatabase::bundled()
+        .get(&config.counting.time_zone)
+        .unwrap_or(TimeZone::UTC)
 }
 
 struct Printer<'a> {
@@ -216,6 +231,8 @@ fn rows_that_fit() -> usize {
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -196,9 +196,9 @@ fn a_file_that_cannot_be_used_does_not_hide_other_errors() {
 
 #[test]
 fn properties_come_from_all_layers_under_one_name() {
-    let file = "[kafka.properties]\n\"client.id\" = 'file'\nsasl.mechanism = 'PLAIN'\nsocket.keepalive.enable = true\nfetch.wait.max.ms = 20\n";
+    let file = "[kafka.properties]\n\"client.rack\" = 'file'\nsasl.mechanism = 'PLAIN'\nsocket.keepalive.enable = true\nfetch.wait.max.ms = 20\n";
     let flags = Flags {
-        properties: vec!["client.id=flag=1".into(), "client.rack=r1".into()],
+        properties: vec!["client.rack=flag=1".into(), "debug=msg".into()],
         ..Flags::default()
     };
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
@@ -217,8 +217,8 @@ fn properties_come_from_all_layers_under_one_name() {
     assert_eq!(
         properties,
         [
-            "client.id=flag=1",
-            "client.rack=r1",
+            "client.rack=flag=1",
+            "debug=msg",
             "fetch.wait.max.ms=20",
             "sasl.mechanism=SCRAM-SHA-256",
             "socket.keepalive.enable=true",
@@ -264,7 +264,7 @@ fn secrets_are_printed_nowhere() {
 
 #[test]
 fn what_is_shown_reads_back_as_the_same() {
-    let file = "[kafka]\ngroup = 'a \"quoted\" \\ 捐款'\n[run]\nworkers = 3\n[kafka.properties]\n\"client.id\" = \"tab\\there\"\n";
+    let file = "[kafka]\ngroup = 'a \"quoted\" \\ 捐款'\n[run]\nworkers = 3\n[kafka.properties]\n\"client.rack\" = \"tab\\there\"\n";
     let loaded = with(file, &[], &[("topics.donations", "given")]).unwrap();
     let again = with(&loaded.to_toml(), &[], &[]).unwrap();
     assert_eq!(again.config, loaded.config);

@@ -14,7 +14,7 @@ use super::settings::{Millis, SettingsError};
 use super::traffic::{Record, Traffic};
 use crate::config::Config;
 use crate::expected::Expected;
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 /// How many records are made between two looks at clock, brokers and signals.
 const CHUNK: u64 = 512;
@@ -59,7 +59,7 @@ impl Error {
 
 /// Makes the stream that the flags ask for. Once `stop` is wished, what was made
 /// is written out, and the run ends like a complete one, only earlier.
-pub fn run(config: &Config, args: &GenerateArgs, stop: &Stop) -> Result<(), Error> {
+pub fn run(config: &Config, args: &GenerateArgs, stop: &Shutdown) -> Result<(), Error> {
     let settings = args.settings()?;
     let traffic = Traffic::new(&settings)?;
     if args.out.is_none() && !args.live && settings.start + DAY_MS > now_ms() {
@@ -117,12 +117,12 @@ struct Drive<'a> {
     traffic: Traffic,
     pace: Option<Pace>,
     is_live: bool,
-    stop: &'a Stop,
+    stop: &'a Shutdown,
 }
 
 impl Drive<'_> {
     fn is_stopped(&self) -> bool {
-        self.stop.is_wished()
+        self.stop.has_begun()
     }
 
     fn all(&mut self, sink: &mut Sink, progress: &mut Progress) -> Result<(), Error> {

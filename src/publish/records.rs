@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::money::MoneyTotal;
-
+use crate::event::{Millis, Reason};
+use crate::merge::{self, Total};
 use crate::money::Currency;
+pub use crate::money::MoneyTotal;
 use crate::offset::{Offset, Partition};
+use crate::shard::Window;
 
 /// The value of an upsert in `campaign-totals`; the key is the campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +43,7 @@ pub struct CampaignTotal {
 
 /// The value of a record in `cuts`. All records of one cut have its number as
 /// their key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum CutRecord {
     /// Written and acknowledged before the first upsert of the cut.
@@ -52,8 +55,45 @@ pub enum CutRecord {
     Abandoned(OpenCut),
 }
 
+impl CutRecord {
+    /// Reads a record's value.
+    ///
+    /// In two steps, because serde's own way of reading tagged and flattened
+    /// structures knows neither 128-bit numbers nor maps with numbers as keys.
+    pub fn parse(value: &[u8]) -> serde_json::Result<CutRecord> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum State {
+            Open,
+            Complete,
+            Abandoned,
+        }
+        #[derive(Deserialize)]
+        struct Head {
+            state: State,
+        }
+        let id: OpenCut = serde_json::from_slice(value)?;
+        Ok(match serde_json::from_slice::<Head>(value)?.state {
+            State::Open => CutRecord::Open(id),
+            State::Abandoned => CutRecord::Abandoned(id),
+            State::Complete => {
+                let sums = serde_json::from_slice::<CompleteCut>(value)?;
+                CutRecord::Complete(CompleteCut { id, ..sums })
+            }
+        })
+    }
+
+    /// What names the cut, whatever its state.
+    pub fn id(&self) -> &OpenCut {
+        match self {
+            CutRecord::Open(id) | CutRecord::Abandoned(id) => id,
+            CutRecord::Complete(cut) => &cut.id,
+        }
+    }
+}
+
 /// What names a cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenCut {
     /// Its number; numbers rise through restarts.
     pub cut: u64,
@@ -69,7 +109,7 @@ pub struct OpenCut {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompleteCut {
     /// Number, epoch, publisher and offsets.
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub id: OpenCut,
     /// The newest event time in it, RFC 3339 in UTC; absent before the first event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,4 +136,162 @@ pub struct CompleteCut {
     pub money: BTreeMap<Currency, MoneyTotal>,
     /// Sum modulo 2^128 of the campaigns' hashes, 32 hexadecimal digits.
     pub digest: String,
+}
+
+/// The value of an upsert in `campaign-windows`; the key is the campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignWindows {
+    /// The campaign; the same as the record's key.
+    pub campaign: String,
+    /// The cut at which these windows are exact.
+    pub cut: u64,
+    /// The newest event time in the cut, RFC 3339 in UTC; each window ends with
+    /// the step that it lies in.
+    pub as_of: String,
+    /// By length: `1m`, `5m`, `1h`, `24h`.
+    pub windows: BTreeMap<String, WindowFigures>,
+    /// Counted events of the campaign that were too old for every window.
+    pub late: u64,
+}
+
+/// What a campaign got within a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowFigures {
+    /// Donations.
+    pub gifts: u64,
+    /// Flowers.
+    pub flowers: i128,
+    /// Money by currency.
+    pub money: BTreeMap<Currency, WindowMoney>,
+}
+
+/// The money of one currency within a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowMoney {
+    /// Donations less refunds, by the time of each.
+    pub net: i128,
+}
+
+/// An instant as RFC 3339 in UTC, with milliseconds.
+pub fn rfc3339(at: Millis) -> String {
+    let at = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{at:.3}")
+}
+
+/// The upsert of a campaign's total.
+pub fn campaign_total(total: &Total, cut: u64, epoch: u32) -> CampaignTotal {
+    CampaignTotal {
+        campaign: total.campaign.to_string(),
+        epoch,
+        version: total.counts.counted,
+        cut,
+        gifts: total.sums.gifts,
+        flowers: total.sums.flowers,
+        donors: total.donors,
+        money: total.sums.money.clone(),
+        first_at: rfc3339(total.counts.first_at),
+        last_at: rfc3339(total.counts.last_at),
+    }
+}
+
+/// The upsert of a campaign's windows.
+pub fn campaign_windows(
+    campaign: &merge::CampaignWindows,
+    cut: u64,
+    as_of: Option<Millis>,
+) -> CampaignWindows {
+    let windows = Window::ALL
+        .into_iter()
+        .zip(&campaign.windows)
+        .map(|(window, sums)| {
+            let money = sums
+                .net
+                .iter()
+                .map(|(&currency, &net)| (currency, WindowMoney { net }));
+            let figures = WindowFigures {
+                gifts: sums.gifts,
+                flowers: sums.flowers,
+                money: money.collect(),
+            };
+            (window.name().to_owned(), figures)
+        });
+    CampaignWindows {
+        campaign: campaign.campaign.to_string(),
+        cut,
+        as_of: as_of.map(rfc3339).unwrap_or_default(),
+        windows: windows.collect(),
+        late: campaign.late,
+    }
+}
+
+/// The record that completes a cut.
+pub fn complete_cut(id: OpenCut, cut: &merge::Cut) -> CompleteCut {
+    let tally = &cut.tally;
+    let by_reason = Reason::ALL
+        .iter()
+        .zip(tally.dead_letters)
+        .filter(|(_, count)| *count > 0);
+    CompleteCut {
+        id,
+        as_of: cut.as_of.map(rfc3339),
+        events: tally.seen,
+        duplicates: tally.duplicates,
+        dead_letters: tally.dead(),
+        dead_letters_by_reason: by_reason
+            .map(|(reason, count)| (reason.code().to_owned(), count))
+            .collect(),
+        late: tally.late,
+        donors: cut.donors,
+        campaigns: cut.campaigns,
+        gifts: cut.sums.gifts,
+        flowers: cut.sums.flowers,
+        money: cut.sums.money.clone(),
+        digest: cut.digest.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_reads_back_as_it_was_written() {
+        let id = OpenCut {
+            cut: 7,
+            epoch: 1,
+            publisher: "here-1".into(),
+            offsets: BTreeMap::from([(0, Offset(48_211)), (11, Offset(3))]),
+        };
+        let cny = Currency::parse("CNY").unwrap();
+        let gross = i128::from(i64::MAX) * 64;
+        let money = MoneyTotal {
+            gross,
+            refunded: 1,
+            net: gross - 1,
+            matched: 0,
+        };
+        let complete = CutRecord::Complete(CompleteCut {
+            id: id.clone(),
+            as_of: Some("2022-09-09T02:00:00.000Z".into()),
+            events: 3,
+            duplicates: 1,
+            dead_letters: 1,
+            dead_letters_by_reason: BTreeMap::from([("not_json".into(), 1)]),
+            late: 0,
+            donors: 1,
+            campaigns: 1,
+            gifts: 1,
+            flowers: 0,
+            money: BTreeMap::from([(cny, money)]),
+            digest: "00".into(),
+        });
+        for record in [
+            CutRecord::Open(id.clone()),
+            CutRecord::Abandoned(id),
+            complete,
+        ] {
+            let json = serde_json::to_string(&record).unwrap();
+            assert_eq!(CutRecord::parse(json.as_bytes()).unwrap(), record, "{json}");
+        }
+    }
 }

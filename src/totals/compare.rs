@@ -49,7 +49,7 @@ impl Report {
         }
     }
 
-    fn money<'a>(
+    fn money(
         &mut self,
         what: &dyn Fn() -> String,
         expected: &std::collections::BTreeMap<Currency, MoneyTotal>,
@@ -59,7 +59,8 @@ impl Report {
         for currency in currencies {
             // A currency that is not there and one whose sums are all zero are
             // the same money.
-            let [e, f] = [expected, found].map(|money| money.get(&currency).copied().unwrap_or_default());
+            let [e, f] =
+                [expected, found].map(|money| money.get(&currency).copied().unwrap_or_default());
             for (name, e, f) in [
                 ("gross", e.gross, f.gross),
                 ("refunded", e.refunded, f.refunded),
@@ -70,7 +71,10 @@ impl Report {
                     let [wanted, got, off] = [e, f, f - e].map(|amount| currency.format(amount));
                     let sign = if f > e { "+" } else { "" };
                     self.add(|| {
-                        format!("{}: {name} {currency}: expected {wanted}, found {got} ({sign}{off})", what())
+                        format!(
+                            "{}: {name} {currency}: expected {wanted}, found {got} ({sign}{off})",
+                            what()
+                        )
                     });
                 }
             }
@@ -106,17 +110,27 @@ pub(super) fn compare(expected: &Expected, seen: &Seen) -> Report {
         let count = seen.unreadable;
         report.add(|| format!("{count} records are not what tally99 writes; the first: {first}"));
     }
-    let names: BTreeSet<&String> = expected.campaigns.keys().chain(seen.totals.keys()).collect();
+    let names: BTreeSet<&String> = expected
+        .campaigns
+        .keys()
+        .chain(seen.totals.keys())
+        .collect();
     for name in names {
         match (expected.campaigns.get(name), seen.totals.get(name)) {
             (Some(expected), Some(found)) => campaign(&mut report, name, expected, found),
             (Some(expected), None) => report.add(|| {
                 let events = group_thousands(expected.events.into());
-                format!("campaign {}: has no total, expected one of {events} events", harmless(name))
+                format!(
+                    "campaign {}: has no total, expected one of {events} events",
+                    harmless(name)
+                )
             }),
             (None, Some(found)) => report.add(|| {
                 let events = group_thousands(found.version.into());
-                format!("campaign {}: has a total of {events} events, expected none", harmless(name))
+                format!(
+                    "campaign {}: has a total of {events} events, expected none",
+                    harmless(name)
+                )
             }),
             (None, None) => {}
         }
@@ -135,9 +149,21 @@ fn overall(report: &mut Report, expected: &Expected, seen: &Seen) {
     let cut = &complete.record;
     let of = |name: &'static str| move || format!("overall: {name}");
     report.number(&of("events"), expected.events.into(), cut.events.into());
-    report.number(&of("duplicates"), expected.duplicates.into(), cut.duplicates.into());
-    report.number(&of("dead letters"), expected.dead_letters.into(), cut.dead_letters.into());
-    report.number(&of("campaigns"), expected.campaigns.len() as i128, cut.campaigns.into());
+    report.number(
+        &of("duplicates"),
+        expected.duplicates.into(),
+        cut.duplicates.into(),
+    );
+    report.number(
+        &of("dead letters"),
+        expected.dead_letters.into(),
+        cut.dead_letters.into(),
+    );
+    report.number(
+        &of("campaigns"),
+        expected.campaigns.len() as i128,
+        cut.campaigns.into(),
+    );
     report.number(&of("gifts"), expected.gifts.into(), cut.gifts.into());
     report.number(&of("flowers"), expected.flowers, cut.flowers);
     report.money(&|| "overall".into(), &expected.money, &cut.money);
@@ -151,7 +177,8 @@ fn donors(report: &mut Report, expected: u64, found: u64) {
     if expected.abs_diff(found) > bound {
         report.add(|| format!("overall: donors: expected {e} within {percent:.2} %, found {f}"));
     } else {
-        let text = format!(", donors estimated as {f} where {e} is exact (allowed: {percent:.2} %)");
+        let text =
+            format!(", donors estimated as {f} where {e} is exact (allowed: {percent:.2} %)");
         report.summary.push_str(&text);
     }
 }
@@ -161,7 +188,11 @@ fn campaign(report: &mut Report, name: &str, expected: &ExpectedCampaign, found:
     report.number(&of("events"), expected.events.into(), found.version.into());
     report.number(&of("gifts"), expected.gifts.into(), found.gifts.into());
     report.number(&of("flowers"), expected.flowers, found.flowers);
-    report.money(&|| format!("campaign {}", harmless(name)), &expected.money, &found.money);
+    report.money(
+        &|| format!("campaign {}", harmless(name)),
+        &expected.money,
+        &found.money,
+    );
     for (field, expected, found) in [
         ("first_at", expected.first_at_ms, &found.first_at),
         ("last_at", expected.last_at_ms, &found.last_at),
@@ -170,7 +201,11 @@ fn campaign(report: &mut Report, name: &str, expected: &ExpectedCampaign, found:
             report.add(|| {
                 let expected = Timestamp::from_millisecond(expected)
                     .map_or_else(|_| format!("{expected} ms"), |at| at.to_string());
-                format!("campaign {}: {field}: expected {expected}, found {}", harmless(name), harmless(found))
+                format!(
+                    "campaign {}: {field}: expected {expected}, found {}",
+                    harmless(name),
+                    harmless(found)
+                )
             });
         }
     }
@@ -214,7 +249,10 @@ mod tests {
                 ("water".into(), campaign(400, 30_000_000_000)),
             ]),
         };
-        let totals = vec![total("免费午餐", 600, 300_000_000_000), total("water", 400, 30_000_000_000)];
+        let totals = vec![
+            total("免费午餐", 600, 300_000_000_000),
+            total("water", 400, 30_000_000_000),
+        ];
         (expected, totals, CutRecord::Complete(complete(5)))
     }
 
@@ -230,7 +268,12 @@ mod tests {
         assert_eq!(differences(&expected, &totals, &cut), [""; 0]);
         // Sums of zero are no money.
         let usd = Currency::parse("USD").unwrap();
-        expected.campaigns.get_mut("water").unwrap().money.insert(usd, MoneyTotal::default());
+        expected
+            .campaigns
+            .get_mut("water")
+            .unwrap()
+            .money
+            .insert(usd, MoneyTotal::default());
         assert_eq!(differences(&expected, &totals, &cut), [""; 0]);
         let report = compare(&expected, &Seen::with(&totals, &[cut]));
         assert_eq!(
@@ -247,9 +290,18 @@ mod tests {
             change(&mut totals[1]);
             differences(&expected, &totals, &cut)
         };
-        assert_eq!(changed(&|t| t.version = 399), ["campaign water: events: expected 400, found 399 (-1)"]);
-        assert_eq!(changed(&|t| t.gifts = 1_400), ["campaign water: gifts: expected 400, found 1,400 (+1,000)"]);
-        assert_eq!(changed(&|t| t.flowers = 0), ["campaign water: flowers: expected 2, found 0 (-2)"]);
+        assert_eq!(
+            changed(&|t| t.version = 399),
+            ["campaign water: events: expected 400, found 399 (-1)"]
+        );
+        assert_eq!(
+            changed(&|t| t.gifts = 1_400),
+            ["campaign water: gifts: expected 400, found 1,400 (+1,000)"]
+        );
+        assert_eq!(
+            changed(&|t| t.flowers = 0),
+            ["campaign water: flowers: expected 2, found 0 (-2)"]
+        );
         let money = |pick: fn(&mut MoneyTotal) -> &mut i128| {
             changed(&|t| *pick(t.money.values_mut().next().unwrap()) -= 1)
         };
@@ -262,7 +314,9 @@ mod tests {
         assert_eq!(money(|m| &mut m.matched).len(), 1);
         assert_eq!(
             changed(&|t| t.first_at = "2022-09-09T00:00:00.001Z".into()),
-            ["campaign water: first_at: expected 2022-09-09T00:00:00Z, found 2022-09-09T00:00:00.001Z"]
+            [
+                "campaign water: first_at: expected 2022-09-09T00:00:00Z, found 2022-09-09T00:00:00.001Z"
+            ]
         );
         assert_eq!(changed(&|t| t.last_at = "soon".into()).len(), 1);
         assert_eq!(changed(&|t| t.money.clear()).len(), 4);
@@ -289,9 +343,18 @@ mod tests {
             change(&mut cut);
             differences(&expected, &totals, &CutRecord::Complete(cut))
         };
-        assert_eq!(changed(&|c| c.events += 1), ["overall: events: expected 1,010, found 1,011 (+1)"]);
-        assert_eq!(changed(&|c| c.duplicates = 0), ["overall: duplicates: expected 7, found 0 (-7)"]);
-        assert_eq!(changed(&|c| c.dead_letters = 4), ["overall: dead letters: expected 3, found 4 (+1)"]);
+        assert_eq!(
+            changed(&|c| c.events += 1),
+            ["overall: events: expected 1,010, found 1,011 (+1)"]
+        );
+        assert_eq!(
+            changed(&|c| c.duplicates = 0),
+            ["overall: duplicates: expected 7, found 0 (-7)"]
+        );
+        assert_eq!(
+            changed(&|c| c.dead_letters = 4),
+            ["overall: dead letters: expected 3, found 4 (+1)"]
+        );
         assert_eq!(changed(&|c| c.campaigns = 3).len(), 1);
         assert_eq!(changed(&|c| c.gifts = 3).len(), 1);
         assert_eq!(changed(&|c| c.flowers = 3).len(), 1);
@@ -308,7 +371,10 @@ mod tests {
     fn without_a_complete_cut_nothing_is_equal() {
         let (expected, totals, _) = both();
         let report = compare(&expected, &Seen::with(&totals, &[]));
-        assert_eq!(report.shown, ["overall: no cut is complete, so there are no sums to compare"]);
+        assert_eq!(
+            report.shown,
+            ["overall: no cut is complete, so there are no sums to compare"]
+        );
         let (_, _, cut) = both();
         let mut seen = Seen::with(&totals, &[cut]);
         seen.total(HERE, Some(b"x"), Some(b"?"));
@@ -319,11 +385,16 @@ mod tests {
     fn many_differences_are_counted_not_printed() {
         let (mut expected, totals, cut) = both();
         for i in 0..1_200 {
-            expected.campaigns.insert(format!("c{i}"), ExpectedCampaign::default());
+            expected
+                .campaigns
+                .insert(format!("c{i}"), ExpectedCampaign::default());
         }
         let text = compare(&expected, &Seen::with(&totals, &[cut])).to_string();
         // One of them is the number of campaigns.
-        assert!(text.contains("… and 1,151 more\ndifferent: 1,201 differences;"), "{text}");
+        assert!(
+            text.contains("… and 1,151 more\ndifferent: 1,201 differences;"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), SHOWN + 2);
     }
 }

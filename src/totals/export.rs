@@ -78,17 +78,43 @@ pub(super) fn csv(view: &View<'_>, header: bool) -> String {
 }
 
 fn csv_line(out: &mut String, row: &CampaignTotal, money: Option<(Currency, &MoneyTotal)>) {
-    let CampaignTotal { campaign, cut, epoch, version, gifts, flowers, donors, .. } = row;
-    let _ = write!(out, "{},{cut},{epoch},{version},{gifts},{flowers},{donors},", quoted(campaign));
+    let CampaignTotal {
+        campaign,
+        cut,
+        epoch,
+        version,
+        gifts,
+        flowers,
+        donors,
+        ..
+    } = row;
+    let _ = write!(
+        out,
+        "{},{cut},{epoch},{version},{gifts},{flowers},{donors},",
+        quoted(campaign)
+    );
     match money {
-        Some((currency, MoneyTotal { gross, refunded, net, matched })) => {
+        Some((
+            currency,
+            MoneyTotal {
+                gross,
+                refunded,
+                net,
+                matched,
+            },
+        )) => {
             let [gross, refunded, net, matched] =
                 [gross, refunded, net, matched].map(|amount| decimal(*amount, currency.decimals()));
             let _ = write!(out, "{currency},{gross},{refunded},{net},{matched},");
         }
         None => out.push_str(",,,,,"),
     }
-    let _ = write!(out, "{},{}\r\n", quoted(&row.first_at), quoted(&row.last_at));
+    let _ = write!(
+        out,
+        "{},{}\r\n",
+        quoted(&row.first_at),
+        quoted(&row.last_at)
+    );
 }
 
 /// `-5` of two decimals as `-0.05`.
@@ -122,7 +148,12 @@ mod tests {
     #[test]
     fn csv_has_a_line_for_each_currency() {
         let mut both = total("a, \"b\"", 9, 0);
-        let dinar = MoneyTotal { gross: 1_500, refunded: 2_000, net: -500, matched: 7 };
+        let dinar = MoneyTotal {
+            gross: 1_500,
+            refunded: 2_000,
+            net: -500,
+            matched: 7,
+        };
         both.money = BTreeMap::from([cny(100_000), (Currency::parse("KWD").unwrap(), dinar)]);
         let mut flowers = total("花", 1, 0);
         flowers.money.clear();
@@ -149,7 +180,10 @@ mod tests {
         let line = json_line(&view, &seen);
         assert_eq!(line.lines().count(), 1);
         let document: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(document, serde_json::from_str::<serde_json::Value>(&json(&view, &seen)).unwrap());
+        assert_eq!(
+            document,
+            serde_json::from_str::<serde_json::Value>(&json(&view, &seen)).unwrap()
+        );
         assert_eq!(document["cut"]["state"], "open");
         assert_eq!(document["cut"]["offsets"]["11"], 7);
         assert_eq!(document["published_ms"], 1_000);
@@ -160,7 +194,8 @@ mod tests {
         // 128-bit sums are whole numbers in the text.
         let net = format!("\"net\":{}", i128::from(i64::MAX) * 4);
         assert!(line.contains(&net), "{line}");
-        let back: CampaignTotal = serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
+        let back: CampaignTotal =
+            serde_json::from_str(&serde_json::to_string(&one).unwrap()).unwrap();
         assert_eq!(back, one);
     }
 }

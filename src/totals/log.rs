@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -18,10 +18,8 @@ use rdkafka::{ClientContext, Message};
 
 use super::seen::{Place, Seen};
 use crate::config::{Config, KafkaConfig};
-use crate::stop::Stop;
-
-/// How long one request waits for an answer.
-const REQUEST: Duration = Duration::from_secs(5);
+use crate::kafka::{client, topics};
+use crate::shutdown::Shutdown;
 
 /// How many times a broker is asked before we say that none answers.
 const ATTEMPTS: usize = 3;
@@ -66,7 +64,10 @@ pub enum LogError {
         flag: &'static str,
     },
     /// Kafka refuses a topic.
-    #[error("cannot read topic {topic}: {code}. Ask whoever runs the cluster for the right to read it")]
+    #[error(
+        "the brokers let us not read topic {topic}: {code}. Check that it is still there and that \
+         this user may read it"
+    )]
     Refused {
         /// Its name.
         topic: String,
@@ -94,25 +95,31 @@ pub enum LogError {
 pub(super) struct Follow<'a> {
     cuts: Topic,
     totals: Topic,
-    stop: &'a Stop,
+    shutdown: &'a Shutdown,
     /// The newest complete cut that was handed out.
     shown: Option<u64>,
 }
 
 impl<'a> Follow<'a> {
     /// Finds brokers, topics, and the ends that are read to first.
-    pub fn open(config: &Config, stop: &'a Stop) -> Result<Follow<'a>, LogError> {
+    pub fn open(config: &Config, shutdown: &'a Shutdown) -> Result<Follow<'a>, LogError> {
         let (kafka, topics) = (&config.kafka, &config.topics);
-        let cuts = Topic::open(kafka, &topics.cuts, "--cuts-topic", stop)?;
-        let totals = Topic::open(kafka, &topics.totals, "--totals-topic", stop)?;
-        Ok(Follow { cuts, totals, stop, shown: None })
+        let cuts = Topic::open(kafka, &topics.cuts, "--cuts-topic", shutdown)?;
+        let totals = Topic::open(kafka, &topics.totals, "--totals-topic", shutdown)?;
+        Ok(Follow {
+            cuts,
+            totals,
+            shutdown,
+            shown: None,
+        })
     }
 
     /// Reads up to the ends found by [`Follow::open`].
     pub fn read_to_ends(&mut self, seen: &mut Seen) -> Result<(), LogError> {
-        self.cuts.read_to_end(self.stop, STALL, &mut |place, message| {
-            seen.cut(place, message.payload(), message.timestamp().to_millis());
-        })?;
+        self.cuts
+            .read_to_end(self.shutdown, STALL, &mut |place, message| {
+                seen.cut(place, message.payload(), message.timestamp().to_millis());
+            })?;
         self.read_totals_to_end(seen, STALL)?;
         self.shown = seen.complete.as_ref().map(|cut| cut.record.id.cut);
         Ok(())
@@ -124,10 +131,11 @@ impl<'a> Follow<'a> {
     /// A broker that is lost is waited for: it is no error, since whoever
     /// follows wants to see what comes after.
     pub fn next_cut(&mut self, seen: &mut Seen) -> Result<bool, LogError> {
-        while !self.stop.is_wished() {
+        while !self.shutdown.has_begun() {
             self.cuts.poll(POLL, &mut |place, message| {
                 seen.cut(place, message.payload(), message.timestamp().to_millis());
             })?;
+            self.cuts.consumer.context().warn_if_hopeless();
             let complete = seen.complete.as_ref().map(|cut| cut.record.id.cut);
             if complete == self.shown {
                 // Keeps what is read here near the end.
@@ -151,9 +159,10 @@ impl<'a> Follow<'a> {
     }
 
     fn read_totals_to_end(&mut self, seen: &mut Seen, stall: Duration) -> Result<(), LogError> {
-        self.totals.read_to_end(self.stop, stall, &mut |place, message| {
-            seen.total(place, message.key(), message.payload());
-        })
+        self.totals
+            .read_to_end(self.shutdown, stall, &mut |place, message| {
+                seen.total(place, message.key(), message.payload());
+            })
     }
 }
 
@@ -162,6 +171,10 @@ struct Topic {
     consumer: BaseConsumer<Listener>,
     name: String,
     partitions: BTreeMap<i32, Progress>,
+    /// Not yet read to its end. Until then, librdkafka's word that a partition
+    /// has no more is good: its end was looked up before. Later that word may be
+    /// older than an end looked up meanwhile, and only offsets count.
+    first_time: bool,
 }
 
 /// Offsets of one partition.
@@ -175,43 +188,58 @@ struct Progress {
 type Take<'t> = &'t mut dyn FnMut(Place<'_>, &BorrowedMessage<'_>);
 
 impl Topic {
-    fn open(kafka: &KafkaConfig, name: &str, flag: &'static str, stop: &Stop) -> Result<Topic, LogError> {
-        let mut settings = ClientConfig::new();
-        for (property, value) in &kafka.properties {
-            settings.set(property, value);
-        }
+    fn open(
+        kafka: &KafkaConfig,
+        name: &str,
+        flag: &'static str,
+        shutdown: &Shutdown,
+    ) -> Result<Topic, LogError> {
+        // It joins no group and commits nothing, so `run` does not notice.
+        let mut settings = client::reader(kafka);
         settings
-            .set("bootstrap.servers", &kafka.bootstrap_servers)
-            // librdkafka assigns nothing without one. It is not joined and
-            // nothing is committed to it, so `run` does not notice.
-            .set("group.id", &kafka.group)
-            .set("enable.auto.commit", "false")
-            .set("allow.auto.create.topics", "false")
-            .set("check.crcs", "true")
-            .set("isolation.level", "read_committed")
             // Compaction and retention may take the head away while we read:
             // then what is left is the beginning.
             .set("auto.offset.reset", "earliest")
             // The last offsets of a partition may hold no record.
             .set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Listener> =
-            settings.create_with_context(Listener::default()).map_err(LogError::Client)?;
-        let mut topic = Topic { consumer, name: name.into(), partitions: BTreeMap::new() };
-        topic.find_partitions(kafka, flag, stop)?;
-        topic.find_ends().map_err(|error| topic.unanswered(kafka, &error))?;
+        let consumer: BaseConsumer<Listener> = settings
+            .create_with_context(Listener::default())
+            .map_err(LogError::Client)?;
+        let mut topic = Topic {
+            consumer,
+            name: name.into(),
+            partitions: BTreeMap::new(),
+            first_time: true,
+        };
+        topic.find_partitions(kafka, flag, shutdown)?;
+        topic
+            .find_ends()
+            .map_err(|error| topic.unanswered(kafka, &error))?;
         topic.assign().map_err(LogError::Client)?;
         Ok(topic)
     }
 
-    fn find_partitions(&mut self, kafka: &KafkaConfig, flag: &'static str, stop: &Stop) -> Result<(), LogError> {
+    fn find_partitions(
+        &mut self,
+        kafka: &KafkaConfig,
+        flag: &'static str,
+        shutdown: &Shutdown,
+    ) -> Result<(), LogError> {
         let mut attempt = 1;
-        let metadata = loop {
-            match self.consumer.fetch_metadata(Some(&self.name), REQUEST) {
-                Ok(metadata) => break metadata,
-                Err(_) if stop.is_wished() => return Err(LogError::Stopped),
+        let partitions = loop {
+            match topics::partitions(self.consumer.client(), &self.name) {
+                Ok(partitions) => break partitions,
+                Err(_) if shutdown.has_begun() => return Err(LogError::Stopped),
                 Err(error) => {
-                    // Serves what librdkafka has to say about it.
-                    while self.consumer.poll(Duration::ZERO).is_some() {}
+                    if let Some(code) = refusal(&error) {
+                        return Err(LogError::Refused {
+                            topic: self.name.clone(),
+                            code,
+                        });
+                    }
+                    // Hears what librdkafka has to say about it.
+                    let until = Instant::now() + POLL;
+                    while self.consumer.poll(POLL / 10).is_some() || Instant::now() < until {}
                     if attempt == ATTEMPTS || self.consumer.context().is_hopeless() {
                         return Err(self.unanswered(kafka, &error));
                     }
@@ -219,29 +247,28 @@ impl Topic {
                 }
             }
         };
-        let found = metadata.topics().iter().find(|topic| topic.name() == self.name);
-        let code = found.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
-        match (found, code) {
-            (Some(topic), None) if !topic.partitions().is_empty() => {
-                let ids = topic.partitions().iter().map(|partition| partition.id());
-                self.partitions = ids.map(|id| (id, Progress { next: 0, end: 0 })).collect();
-                Ok(())
-            }
-            (None, _)
-            | (_, None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-                let servers = kafka.bootstrap_servers.clone();
-                Err(LogError::MissingTopic { topic: self.name.clone(), servers, flag })
-            }
-            (_, Some(code)) => Err(LogError::Refused { topic: self.name.clone(), code }),
-        }
+        let Some(partitions) = partitions else {
+            let servers = kafka.bootstrap_servers.clone();
+            return Err(LogError::MissingTopic {
+                topic: self.name.clone(),
+                servers,
+                flag,
+            });
+        };
+        self.partitions = (0..partitions as i32)
+            .map(|id| (id, Progress { next: 0, end: 0 }))
+            .collect();
+        Ok(())
     }
 
     /// Looks up where the partitions end now.
     fn find_ends(&mut self) -> Result<(), KafkaError> {
-        for (&partition, progress) in &mut self.partitions {
-            let (low, high) = self.consumer.fetch_watermarks(&self.name, partition, REQUEST)?;
-            progress.next = progress.next.max(low);
-            progress.end = high;
+        let ranges = topics::log_ranges(self.consumer.client(), &self.name, self.partitions.len())?;
+        for (partition, (low, high)) in ranges {
+            if let Some(progress) = self.partitions.get_mut(&partition) {
+                progress.next = progress.next.max(low.0);
+                progress.end = high.0;
+            }
         }
         Ok(())
     }
@@ -256,19 +283,32 @@ impl Topic {
 
     /// Reads until every partition is at its end. Gives up when nothing comes
     /// for `stall`.
-    fn read_to_end(&mut self, stop: &Stop, stall: Duration, take: Take<'_>) -> Result<(), LogError> {
+    fn read_to_end(
+        &mut self,
+        shutdown: &Shutdown,
+        stall: Duration,
+        take: Take<'_>,
+    ) -> Result<(), LogError> {
         let mut last = Instant::now();
-        while self.partitions.values().any(|progress| progress.next < progress.end) {
-            if stop.is_wished() {
+        while self
+            .partitions
+            .values()
+            .any(|progress| progress.next < progress.end)
+        {
+            if shutdown.has_begun() {
                 return Err(LogError::Stopped);
             }
             if self.poll(POLL, take)? {
                 last = Instant::now();
             } else if last.elapsed() >= stall {
                 let why = self.consumer.context().last_words("no reason is known");
-                return Err(LogError::Stalled { topic: self.name.clone(), why });
+                return Err(LogError::Stalled {
+                    topic: self.name.clone(),
+                    why,
+                });
             }
         }
+        self.first_time = false;
         Ok(())
     }
 
@@ -283,26 +323,37 @@ impl Topic {
                 None => break,
                 Some(Ok(message)) => {
                     let (partition, offset) = (message.partition(), message.offset());
-                    take(Place { topic: &self.name, partition, offset }, &message);
+                    take(
+                        Place {
+                            topic: &self.name,
+                            partition,
+                            offset,
+                        },
+                        &message,
+                    );
                     if let Some(progress) = self.partitions.get_mut(&partition) {
                         progress.next = offset + 1;
                     }
+                    self.consumer.context().is_well();
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    // There is nothing between here and the end that was the
-                    // end when it was assigned.
-                    self.at_end(partition);
+                    if let Some(progress) = self.partitions.get_mut(&partition)
+                        && self.first_time
+                    {
+                        progress.next = progress.end;
+                    }
                 }
-                Some(Err(error)) => match error.rdkafka_error_code() {
-                    Some(
-                        code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-                        | RDKafkaErrorCode::GroupAuthorizationFailed
-                        | RDKafkaErrorCode::UnknownTopicOrPartition),
-                    ) => return Err(LogError::Refused { topic: self.name.clone(), code }),
+                Some(Err(error)) => {
+                    if let Some(code) = refusal(&error) {
+                        return Err(LogError::Refused {
+                            topic: self.name.clone(),
+                            code,
+                        });
+                    }
                     // librdkafka connects again by itself; read_to_end gives up
                     // if that never helps.
-                    _ => tracing::debug!("topic {}: {error}", self.name),
-                },
+                    return Ok(any);
+                }
             }
             any = true;
             wait = Duration::ZERO;
@@ -310,27 +361,29 @@ impl Topic {
         Ok(any)
     }
 
-    /// librdkafka says that the partition is read to its end: where that is, it
-    /// knows from the last fetch.
-    fn at_end(&mut self, partition: i32) {
-        let position = self.consumer.position().ok();
-        let known = position.as_ref().and_then(|list| list.find_partition(&self.name, partition));
-        let Some(progress) = self.partitions.get_mut(&partition) else {
-            return;
-        };
-        match known.map(|known| known.offset()) {
-            Some(Offset::Offset(next)) => progress.next = progress.next.max(next),
-            _ => progress.next = progress.next.max(progress.end),
-        }
-    }
-
     fn unanswered(&self, kafka: &KafkaConfig, error: &KafkaError) -> LogError {
-        let fallback = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
+        let fallback = error
+            .rdkafka_error_code()
+            .map_or_else(|| error.to_string(), |code| code.to_string());
         LogError::NoBroker {
             servers: kafka.bootstrap_servers.clone(),
             why: self.consumer.context().last_words(&fallback),
         }
     }
+}
+
+/// The code of an error that does not go away by trying again.
+fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    error.rdkafka_error_code().filter(|code| {
+        matches!(
+            code,
+            RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+        )
+    })
 }
 
 /// Hears what librdkafka says, to tell it in one message when it matters.
@@ -341,6 +394,8 @@ struct Listener(Mutex<Heard>);
 struct Heard {
     last: Option<String>,
     hopeless: bool,
+    /// Whether that was said.
+    said: bool,
 }
 
 impl Listener {
@@ -351,7 +406,29 @@ impl Listener {
 
     /// All brokers are down or do not let us in: asking again helps nobody.
     fn is_hopeless(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).hopeless
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hopeless
+    }
+
+    /// A record has come.
+    fn is_well(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.said {
+            tracing::info!("Kafka answers again");
+        }
+        *heard = Heard::default();
+    }
+
+    /// Says once that no broker answers, if so.
+    fn warn_if_hopeless(&self) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.hopeless && !heard.said {
+            heard.said = true;
+            let why = heard.last.as_deref().unwrap_or("no reason is known");
+            tracing::warn!("no Kafka broker answers ({why}); waiting for one");
+        }
     }
 }
 

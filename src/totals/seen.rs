@@ -4,7 +4,6 @@
 //! Invariant: of a campaign the highest (epoch, version) is kept, whatever the
 //! order of the records, so an evicted publisher's old upserts change nothing.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord, OpenCut};
@@ -70,17 +69,27 @@ impl Seen {
 
     /// Takes a record of `cuts`.
     pub fn cut(&mut self, place: Place<'_>, value: Option<&[u8]>, written_ms: Option<i64>) {
-        let record = match serde_json::from_slice::<CutRecord>(value.unwrap_or_default()) {
+        let record = match CutRecord::parse(value.unwrap_or_default()) {
             Ok(record) => record,
             Err(error) => return self.refuse(place, error.to_string()),
         };
-        let newer = |than: &OpenCut| number(id(&record)).cmp(&number(than)) != Ordering::Less;
+        let newer = |than: &OpenCut| number(record.id()) >= number(than);
         if let CutRecord::Complete(cut) = &record
-            && self.complete.as_ref().is_none_or(|kept| newer(&kept.record.id))
+            && self
+                .complete
+                .as_ref()
+                .is_none_or(|kept| newer(&kept.record.id))
         {
-            self.complete = Some(SeenCut { record: cut.clone(), written_ms });
+            self.complete = Some(SeenCut {
+                record: cut.clone(),
+                written_ms,
+            });
         }
-        if self.newest.as_ref().is_none_or(|kept| newer(id(&kept.record))) {
+        if self
+            .newest
+            .as_ref()
+            .is_none_or(|kept| newer(kept.record.id()))
+        {
             self.newest = Some(SeenCut { record, written_ms });
         }
     }
@@ -88,7 +97,11 @@ impl Seen {
     fn refuse(&mut self, place: Place<'_>, why: String) {
         self.unreadable += 1;
         self.first_unreadable.get_or_insert_with(|| {
-            let Place { topic, partition, offset } = place;
+            let Place {
+                topic,
+                partition,
+                offset,
+            } = place;
             format!("topic {topic}, partition {partition}, offset {offset}: {why}")
         });
     }
@@ -104,14 +117,6 @@ impl Seen {
     }
 }
 
-/// What all records of a cut have.
-pub(super) fn id(record: &CutRecord) -> &OpenCut {
-    match record {
-        CutRecord::Open(cut) | CutRecord::Abandoned(cut) => cut,
-        CutRecord::Complete(cut) => &cut.id,
-    }
-}
-
 fn number(cut: &OpenCut) -> (u32, u64) {
     (cut.epoch, cut.cut)
 }
@@ -124,10 +129,19 @@ pub(super) mod tests {
     use crate::money::{Currency, MoneyTotal};
     use crate::offset::Offset;
 
-    pub const HERE: Place<'static> = Place { topic: "t", partition: 3, offset: 7 };
+    pub const HERE: Place<'static> = Place {
+        topic: "t",
+        partition: 3,
+        offset: 7,
+    };
 
     pub fn cny(net: i128) -> (Currency, MoneyTotal) {
-        let money = MoneyTotal { gross: net + 5, refunded: 5, net, matched: 1 };
+        let money = MoneyTotal {
+            gross: net + 5,
+            refunded: 5,
+            net,
+            matched: 1,
+        };
         (Currency::parse("CNY").unwrap(), money)
     }
 
@@ -194,8 +208,13 @@ pub(super) mod tests {
         newer_rules.epoch = 2;
         let mut again = total("b", 5, 60);
         again.cut = 9;
-        let totals =
-            [total("a", 9, 10), newer_rules.clone(), total("a", 8, 20), total("b", 5, 60), again.clone()];
+        let totals = [
+            total("a", 9, 10),
+            newer_rules.clone(),
+            total("a", 8, 20),
+            total("b", 5, 60),
+            again.clone(),
+        ];
         let seen = Seen::with(&totals, &[]);
         assert_eq!(seen.totals["a"], newer_rules);
         // Equal: the later one.
@@ -221,10 +240,18 @@ pub(super) mod tests {
     fn what_cannot_be_read_is_counted_and_told() {
         let mut seen = Seen::default();
         seen.total(HERE, Some(b"a"), Some(b"{}"));
-        seen.total(HERE, Some(b"b"), Some(&serde_json::to_vec(&total("a", 1, 1)).unwrap()));
+        seen.total(
+            HERE,
+            Some(b"b"),
+            Some(&serde_json::to_vec(&total("a", 1, 1)).unwrap()),
+        );
         seen.cut(HERE, None, None);
         assert_eq!(seen.unreadable, 3);
-        assert!(seen.first_unreadable.unwrap().starts_with("topic t, partition 3, offset 7: missing field"));
+        assert!(
+            seen.first_unreadable
+                .unwrap()
+                .starts_with("topic t, partition 3, offset 7: missing field")
+        );
         assert!(seen.totals.is_empty());
     }
 

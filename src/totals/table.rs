@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::By;
-use super::seen::{Seen, id};
+use super::seen::Seen;
 use super::text::{Column, ago, columns, harmless};
 use super::view::View;
 use crate::money::{Currency, group_thousands};
@@ -27,7 +27,11 @@ pub(super) fn table(view: &View<'_>, seen: &Seen, zone: &TimeZone, now_ms: i64) 
     }
     out.push('\n');
     if view.rows.is_empty() {
-        out.push_str(if view.missing.is_empty() { "No campaign has a total yet.\n" } else { "" });
+        out.push_str(if view.missing.is_empty() {
+            "No campaign has a total yet.\n"
+        } else {
+            ""
+        });
     } else {
         out.push_str(&columns(&campaign_columns(view)));
         let _ = writeln!(out, "\n{}", footer(view));
@@ -51,7 +55,12 @@ pub(super) fn line(view: &View<'_>, seen: &Seen, zone: &TimeZone) -> String {
     let _ = write!(out, " · {}", sums(cut));
     if let (Some(first), Some(column)) = (view.rows.first(), leading_column(view)) {
         let value = column.cells.first().map_or("", String::as_str);
-        let _ = write!(out, " · top: {} {value} {}", harmless(&first.campaign), column.title);
+        let _ = write!(
+            out,
+            " · top: {} {value} {}",
+            harmless(&first.campaign),
+            column.title
+        );
     }
     out.push('\n');
     out
@@ -64,16 +73,21 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
     let state = match &newest.record {
         CutRecord::Complete(_) => "complete",
         CutRecord::Open(_) => "open: being published, some totals are newer than the sums below",
-        CutRecord::Abandoned(_) => "abandoned by its publisher, the next cut publishes every total again",
+        CutRecord::Abandoned(_) => {
+            "abandoned by its publisher, the next cut publishes every total again"
+        }
     };
-    let mut out = format!("Cut {}, {state}", group_thousands(id(&newest.record).cut.into()));
+    let mut out = format!(
+        "Cut {}, {state}",
+        group_thousands(newest.record.id().cut.into())
+    );
     if let Some(written) = newest.written_ms {
         let _ = write!(out, " · published {}", ago(now_ms - written));
     }
     match &seen.complete {
         Some(complete) => {
             let cut = &complete.record;
-            if cut.id.cut != id(&newest.record).cut {
+            if cut.id.cut != newest.record.id().cut {
                 let _ = write!(out, " · sums of cut {}", group_thousands(cut.id.cut.into()));
             }
             if let Some(at) = &cut.as_of {
@@ -89,21 +103,30 @@ fn sums(cut: &CompleteCut) -> String {
     let mut parts = vec![format!("{} gifts", group_thousands(cut.gifts.into()))];
     for (currency, money) in &cut.money {
         // Several currencies may share a sign, so the code goes with each.
-        let code = if cut.money.len() > 1 { format!("{currency} ") } else { String::new() };
+        let code = if cut.money.len() > 1 {
+            format!("{currency} ")
+        } else {
+            String::new()
+        };
         parts.push(format!("{code}{} net", currency.format(money.net)));
         if money.matched != 0 {
             parts.push(format!("{code}{} matched", currency.format(money.matched)));
         }
     }
     parts.push(format!("{} flowers", grouped(cut.flowers)));
-    parts.push(format!("about {} donors", group_thousands(cut.donors.into())));
+    parts.push(format!(
+        "about {} donors",
+        group_thousands(cut.donors.into())
+    ));
     parts.join(" · ")
 }
 
 fn records(cut: &CompleteCut) -> String {
     let [events, duplicates, dead, late] =
         [cut.events, cut.duplicates, cut.dead_letters, cut.late].map(|n| group_thousands(n.into()));
-    format!("{events} events: {duplicates} repeats, {dead} dead letters; {late} too late for the windows")
+    format!(
+        "{events} events: {duplicates} repeats, {dead} dead letters; {late} too late for the windows"
+    )
 }
 
 fn footer(view: &View<'_>) -> String {
@@ -120,20 +143,46 @@ fn footer(view: &View<'_>) -> String {
 
 fn campaign_columns(view: &View<'_>) -> Vec<Column> {
     let rows = &view.rows;
-    let column = |title: &str, right: bool, cells: Vec<String>| Column { title: title.into(), right, cells };
+    let column = |title: &str, right: bool, cells: Vec<String>| Column {
+        title: title.into(),
+        right,
+        cells,
+    };
     let mut columns = vec![
-        column("#", true, (1..=rows.len()).map(|rank| group_thousands(rank as u128)).collect()),
-        column("campaign", false, rows.iter().map(|row| harmless(&row.campaign)).collect()),
-        column("gifts", true, rows.iter().map(|row| group_thousands(row.gifts.into())).collect()),
+        column(
+            "#",
+            true,
+            (1..=rows.len())
+                .map(|rank| group_thousands(rank as u128))
+                .collect(),
+        ),
+        column(
+            "campaign",
+            false,
+            rows.iter().map(|row| harmless(&row.campaign)).collect(),
+        ),
+        column(
+            "gifts",
+            true,
+            rows.iter()
+                .map(|row| group_thousands(row.gifts.into()))
+                .collect(),
+        ),
     ];
     if let Some(currency) = view.currency {
         let amounts = |pick: fn(&crate::money::MoneyTotal) -> i128| {
             let amount = |row: &&crate::publish::records::CampaignTotal| {
-                row.money.get(&currency).map_or("–".into(), |money| currency.format(pick(money)))
+                row.money
+                    .get(&currency)
+                    .map_or("–".into(), |money| currency.format(pick(money)))
             };
             rows.iter().map(amount).collect()
         };
-        columns.push(column(&format!("net {currency}"), true, amounts(|money| money.net)));
+        columns.push(column(
+            &format!("net {currency}"),
+            true,
+            amounts(|money| money.net),
+        ));
         columns.push(column("refunded", true, amounts(|money| money.refunded)));
         columns.push(column("matched", true, amounts(|money| money.matched)));
         let others: Vec<String> = rows.iter().map(|row| other_money(row, currency)).collect();
@@ -141,8 +190,18 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
             columns.push(column("net in others", true, others));
         }
     }
-    columns.push(column("flowers", true, rows.iter().map(|row| grouped(row.flowers)).collect()));
-    columns.push(column("≈ donors", true, rows.iter().map(|row| group_thousands(row.donors.into())).collect()));
+    columns.push(column(
+        "flowers",
+        true,
+        rows.iter().map(|row| grouped(row.flowers)).collect(),
+    ));
+    columns.push(column(
+        "≈ donors",
+        true,
+        rows.iter()
+            .map(|row| group_thousands(row.donors.into()))
+            .collect(),
+    ));
     columns
 }
 
@@ -154,13 +213,16 @@ fn leading_column(view: &View<'_>) -> Option<Column> {
         By::Donors => "≈ donors",
         By::Flowers => "flowers",
     };
-    campaign_columns(view).into_iter().find(|column| column.title.starts_with(begins))
+    campaign_columns(view)
+        .into_iter()
+        .find(|column| column.title.starts_with(begins))
 }
 
 fn other_money(row: &crate::publish::records::CampaignTotal, shown: Currency) -> String {
     let others = row.money.iter().filter(|(currency, _)| **currency != shown);
-    let texts: Vec<String> =
-        others.map(|(currency, money)| format!("{currency} {}", currency.format(money.net))).collect();
+    let texts: Vec<String> = others
+        .map(|(currency, money)| format!("{currency} {}", currency.format(money.net)))
+        .collect();
     texts.join(", ")
 }
 
@@ -172,7 +234,10 @@ fn grouped(number: i128) -> String {
 /// A time of the record in the zone of the business days; as it is, if it is none.
 fn local(at: &str, zone: &TimeZone) -> String {
     match at.parse::<Timestamp>() {
-        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string(),
+        Ok(at) => at
+            .to_zoned(zone.clone())
+            .strftime("%Y-%m-%d %H:%M:%S %:z")
+            .to_string(),
         Err(_) => harmless(at),
     }
 }
@@ -204,8 +269,27 @@ mod tests {
             total("Clean water", 56, 990),
             total("evil\u{1b}[2J", 1, -250),
         ];
-        let seen = Seen::with(&totals, &[CutRecord::Open(open(1_204)), CutRecord::Complete(complete(1_204))]);
-        insta::assert_snapshot!(printed(&seen, ""), @"");
+        let seen = Seen::with(
+            &totals,
+            &[
+                CutRecord::Open(open(1_204)),
+                CutRecord::Complete(complete(1_204)),
+            ],
+        );
+        assert_eq!(
+            printed(&seen, ""),
+            r"Cut 1,204, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
+1,000 gifts · ¥3,300,000,000.00 net · ¥0.01 matched · 4 flowers · about 900 donors
+1,010 events: 7 repeats, 3 dead letters; 1 too late for the windows
+
+#  campaign       gifts            net CNY  refunded  matched  flowers  ≈ donors
+1  免费午餐       1,234  ¥3,300,000,000.00     ¥0.05    ¥0.01        2     1,234
+2  Clean water       56              ¥9.90     ¥0.05    ¥0.01        2        56
+3  evil\u{1b}[2J      1             -¥2.50     ¥0.05    ¥0.01        2         1
+
+3 of 3 campaigns, by net in CNY.
+"
+        );
     }
 
     #[test]
@@ -213,14 +297,25 @@ mod tests {
         let cuts = [CutRecord::Complete(complete(7)), CutRecord::Open(open(8))];
         let text = printed(&Seen::with(&[total("a", 1, 1)], &cuts), "");
         assert!(text.starts_with("Cut 8, open: being published"), "{text}");
-        assert!(text.contains(" · published 35 s ago · sums of cut 7 · as of 2022-09-09 10:00:00 +08:00\n"), "{text}");
+        assert!(
+            text.contains(
+                " · published 35 s ago · sums of cut 7 · as of 2022-09-09 10:00:00 +08:00\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
     fn nothing_published_yet() {
         let text = printed(&Seen::default(), "");
-        assert_eq!(text, "No cut yet: nothing was published.\n\nNo campaign has a total yet.\n");
-        let text = printed(&Seen::with(&[], &[CutRecord::Open(open(1))]), "--campaign x");
+        assert_eq!(
+            text,
+            "No cut yet: nothing was published.\n\nNo campaign has a total yet.\n"
+        );
+        let text = printed(
+            &Seen::with(&[], &[CutRecord::Open(open(1))]),
+            "--campaign x",
+        );
         assert!(text.contains("no cut is complete yet"), "{text}");
         assert!(text.ends_with("No total for campaign x.\n"), "{text}");
     }
@@ -228,19 +323,41 @@ mod tests {
     #[test]
     fn several_currencies_are_told_apart_by_their_codes() {
         let mut both = total("a", 1, 100);
-        let yen = MoneyTotal { net: 1_234, ..MoneyTotal::default() };
+        let yen = MoneyTotal {
+            net: 1_234,
+            ..MoneyTotal::default()
+        };
         both.money = BTreeMap::from([cny(100), (Currency::parse("JPY").unwrap(), yen)]);
         let mut cut = complete(1);
         cut.money = both.money.clone();
         let seen = Seen::with(&[both, total("b", 1, 5)], &[CutRecord::Complete(cut)]);
-        insta::assert_snapshot!(printed(&seen, ""), @"");
+        assert_eq!(
+            printed(&seen, ""),
+            "\
+Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
+1,000 gifts · CNY ¥1.00 net · CNY ¥0.01 matched · JPY ¥1,234 net · 4 flowers · about 900 donors
+1,010 events: 7 repeats, 3 dead letters; 1 too late for the windows
+
+#  campaign  gifts  net CNY  refunded  matched  net in others  flowers  ≈ donors
+1  a             1    ¥1.00     ¥0.05    ¥0.01     JPY ¥1,234        2         1
+2  b             1    ¥0.05     ¥0.05    ¥0.01                       2         1
+
+2 of 2 campaigns, by net in CNY.
+"
+        );
         let text = printed(&seen, "--currency JPY");
-        assert!(text.contains("net JPY") && text.contains("CNY ¥1.00") && text.contains('–'), "{text}");
+        assert!(
+            text.contains("net JPY") && text.contains("CNY ¥1.00") && text.contains('–'),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_cut_in_one_line() {
-        let seen = Seen::with(&[total("免费午餐", 3, 990)], &[CutRecord::Complete(complete(12))]);
+        let seen = Seen::with(
+            &[total("免费午餐", 3, 990)],
+            &[CutRecord::Complete(complete(12))],
+        );
         let args = args("--by donors");
         assert_eq!(
             line(&View::of(&seen, &args), &seen, &shanghai()),

@@ -42,11 +42,20 @@ pub(super) struct Column {
 
 /// The columns side by side, two blanks between them, titles above.
 pub(super) fn columns(columns: &[Column]) -> String {
-    let rows = columns.iter().map(|column| column.cells.len()).max().unwrap_or(0);
+    let rows = columns
+        .iter()
+        .map(|column| column.cells.len())
+        .max()
+        .unwrap_or(0);
     let widths: Vec<usize> = columns
         .iter()
         .map(|column| {
-            let cells = column.cells.iter().map(|cell| width(cell)).max().unwrap_or(0);
+            let cells = column
+                .cells
+                .iter()
+                .map(|cell| width(cell))
+                .max()
+                .unwrap_or(0);
             cells.max(width(&column.title))
         })
         .collect();
@@ -56,7 +65,11 @@ pub(super) fn columns(columns: &[Column]) -> String {
         for (column, &wide) in columns.iter().zip(&widths) {
             let cell = cell(column);
             let blanks = " ".repeat(wide.saturating_sub(width(&cell)));
-            let (before, after) = if column.right { (blanks.as_str(), "") } else { ("", blanks.as_str()) };
+            let (before, after) = if column.right {
+                (blanks.as_str(), "")
+            } else {
+                ("", blanks.as_str())
+            };
             let _ = write!(text, "{before}{cell}{after}  ");
         }
         out.push_str(text.trim_end());
@@ -94,7 +107,11 @@ mod tests {
                 right: false,
                 cells: vec![name("免费午餐"), name("Lunch"), name("e\u{301}té 👩‍👧")],
             },
-            Column { title: name("n"), right: true, cells: vec![name("1"), name("1,000"), name("22")] },
+            Column {
+                title: name("n"),
+                right: true,
+                cells: vec![name("1"), name("1,000"), name("22")],
+            },
         ]);
         assert_eq!(
             text,
@@ -119,8 +136,16 @@ mod tests {
     #[test]
     fn spans_of_time() {
         let said = [-5, 99, 420, 9_999, 35_000, 720_000, 10_800_000, 432_000_000].map(ago);
-        let expected =
-            ["just now", "just now", "0.4 s ago", "9.9 s ago", "35 s ago", "12 min ago", "3 h ago", "5 days ago"];
+        let expected = [
+            "just now",
+            "just now",
+            "0.4 s ago",
+            "9.9 s ago",
+            "35 s ago",
+            "12 min ago",
+            "3 h ago",
+            "5 days ago",
+        ];
         assert_eq!(said, expected);
     }
 }

@@ -33,11 +33,16 @@ impl<'a> View<'a> {
         let mut rows: Vec<&CampaignTotal> = if named.is_empty() {
             seen.totals.values().collect()
         } else {
-            named.iter().filter_map(|name| seen.totals.get(*name)).collect()
+            named
+                .iter()
+                .filter_map(|name| seen.totals.get(*name))
+                .collect()
         };
         rows.sort_by_cached_key(|&total| {
             let value = match args.by {
-                By::Net => currency.and_then(|currency| total.money.get(&currency)).map(|m| m.net),
+                By::Net => currency
+                    .and_then(|currency| total.money.get(&currency))
+                    .map(|m| m.net),
                 By::Gifts => Some(total.gifts.into()),
                 By::Donors => Some(total.donors.into()),
                 By::Flowers => Some(total.flowers),
@@ -49,8 +54,17 @@ impl<'a> View<'a> {
         if top > 0 {
             rows.truncate(top);
         }
-        let missing = named.into_iter().filter(|name| !seen.totals.contains_key(*name)).collect();
-        View { rows, of, by: args.by, currency, missing }
+        let missing = named
+            .into_iter()
+            .filter(|name| !seen.totals.contains_key(*name))
+            .collect();
+        View {
+            rows,
+            of,
+            by: args.by,
+            currency,
+            missing,
+        }
     }
 }
 
@@ -89,11 +103,22 @@ pub(super) mod tests {
     }
 
     fn names(seen: &Seen, line: &str) -> Vec<String> {
-        View::of(seen, &args(line)).rows.iter().map(|row| row.campaign.clone()).collect()
+        View::of(seen, &args(line))
+            .rows
+            .iter()
+            .map(|row| row.campaign.clone())
+            .collect()
     }
 
     fn usd(net: i128) -> (Currency, MoneyTotal) {
-        (Currency::parse("USD").unwrap(), MoneyTotal { net, gross: net, ..MoneyTotal::default() })
+        (
+            Currency::parse("USD").unwrap(),
+            MoneyTotal {
+                net,
+                gross: net,
+                ..MoneyTotal::default()
+            },
+        )
     }
 
     #[test]
@@ -102,7 +127,13 @@ pub(super) mod tests {
         dollars.money = BTreeMap::from([usd(1_000)]);
         let mut flowers = total("f", 1, -5);
         flowers.flowers = i128::from(u64::MAX) * 2;
-        let totals = [total("b", 3, 70), total("a", 3, 70), total("c", 9, 10), dollars, flowers];
+        let totals = [
+            total("b", 3, 70),
+            total("a", 3, 70),
+            total("c", 9, 10),
+            dollars,
+            flowers,
+        ];
         let seen = Seen::with(&totals, &[]);
         // Without any of the currency comes after below zero.
         assert_eq!(names(&seen, ""), ["a", "b", "c", "f", "d"]);
@@ -122,7 +153,10 @@ pub(super) mod tests {
         assert_eq!(names(&seen, &named).len(), 30);
         let asked = args("--campaign c01 --campaign nobody --campaign c01");
         let view = View::of(&seen, &asked);
-        assert_eq!((view.rows.len(), view.of, view.missing), (1, 1, vec!["nobody"]));
+        assert_eq!(
+            (view.rows.len(), view.of, view.missing),
+            (1, 1, vec!["nobody"])
+        );
     }
 
     #[test]
@@ -139,6 +173,9 @@ pub(super) mod tests {
         assert_eq!(usual(&[]), None);
         assert_eq!(usual(&[with("a", &[aud, usd(1), cny(1)])]).unwrap(), "CNY");
         assert_eq!(usual(&[with("a", &[usd(1), aud])]).unwrap(), "AUD");
-        assert_eq!(usual(&[with("a", &[usd(1)]), with("b", &[usd(1), cny(1)])]).unwrap(), "USD");
+        assert_eq!(
+            usual(&[with("a", &[usd(1)]), with("b", &[usd(1), cny(1)])]).unwrap(),
+            "USD"
+        );
     }
 }

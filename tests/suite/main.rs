@@ -1,3 +1,15 @@
-//! Tests of the real binary.
+//! Tests of the real binary, most of them against a real Apache Kafka.
+//!
+//! [`kafka`], [`process`] and [`wait`] are what the tests stand on; every other
+//! module is one subject. Tests run side by side in one process and share one
+//! broker, so each makes topics and groups of its own ([`kafka::unique`]).
 
 mod config;
+mod counting;
+mod day;
+mod harness;
+mod kafka;
+mod process;
+mod takeover;
+mod totals;
+mod wait;

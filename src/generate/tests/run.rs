@@ -8,7 +8,7 @@ use rdkafka::mocking::MockCluster;
 
 use super::*;
 use crate::config::{self, Config};
-use crate::stop::Stop;
+use crate::shutdown::Shutdown;
 
 #[derive(Parser)]
 struct Cli {
@@ -43,7 +43,7 @@ fn a_file_holds_the_stream_line_by_line() {
     let flags = format!("--events 30000 --seed 5 --out {}", out.display());
     let mut args = args(&flags);
     args.expect = Some(expect.clone());
-    run(&config("unused:1"), &args, &Stop::new()).unwrap();
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
 
     let (records, sums) = all(&settings(5, 30_000));
     let text = std::fs::read(&out).unwrap();
@@ -60,7 +60,7 @@ fn a_file_holds_the_stream_line_by_line() {
     // The same at a rate.
     args.rate = Some(1_000_000);
     args.out = Some(folder.path().join("paced"));
-    run(&config("unused:1"), &args, &Stop::new()).unwrap();
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
     assert!(std::fs::read(folder.path().join("paced")).unwrap() == text);
 }
 
@@ -73,7 +73,7 @@ fn a_stopped_run_expects_what_it_has_written() {
     );
     let mut args = args("--events 1000000 --rate 2000 --repeats 0.1");
     (args.out, args.expect) = (Some(out.clone()), Some(expect.clone()));
-    let stop = Stop::new();
+    let stop = Shutdown::default();
     std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&config("unused:1"), &args, &stop));
         // At whatever moment it comes, once the run has begun.
@@ -81,7 +81,7 @@ fn a_stopped_run_expects_what_it_has_written() {
         while !out.exists() && Instant::now() < deadline {
             std::thread::yield_now();
         }
-        stop.wish();
+        stop.begin();
         running.join().unwrap().unwrap();
     });
     let lines = std::fs::read(&out)
@@ -101,7 +101,12 @@ fn a_topic_gets_what_a_file_gets() {
     let expect = folder.path().join("expected.json");
     let mut args = args("--preset 99-giving-day-2022 --scale 0.00005 --partitions 12");
     args.expect = Some(expect.clone());
-    run(&config(&cluster.bootstrap_servers()), &args, &Stop::new()).unwrap();
+    run(
+        &config(&cluster.bootstrap_servers()),
+        &args,
+        &Shutdown::default(),
+    )
+    .unwrap();
     let expected = expected(&expect);
     assert_eq!(expected.gifts, 2_908);
     assert_eq!(
@@ -122,7 +127,7 @@ fn a_failed_run_leaves_no_sums_to_compare_with() {
     let mut args = args("--events 10");
     args.out = Some(folder.path().join("missing").join("events"));
     args.expect = Some(expect.clone());
-    let error = run(&config("unused:1"), &args, &Stop::new()).unwrap_err();
+    let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(!error.is_usage());
     assert_eq!(std::fs::read(&expect).unwrap(), b"");
@@ -150,7 +155,7 @@ fn flags_that_contradict_each_other_are_refused() {
         "--events 0",
         "--start 2098-12-31T00:00:00Z",
     ] {
-        let error = run(&config("127.0.0.1:1"), &args(line), &Stop::new()).unwrap_err();
+        let error = run(&config("127.0.0.1:1"), &args(line), &Shutdown::default()).unwrap_err();
         assert!(error.is_usage(), "{line}: {error}");
     }
 }

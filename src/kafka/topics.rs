@@ -1,0 +1,108 @@
+//! Topics: which are there, and making our own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::TopicsConfig;
+use crate::offset::{Offset, Partition};
+
+/// How long a question to the brokers may take.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How many partitions a topic has; `None` if there is no such topic.
+pub fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+) -> Result<Option<usize>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), ANSWER_WITHIN)?;
+    let Some(topic) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Ok(None);
+    };
+    match topic.error().map(RDKafkaErrorCode::from) {
+        None => Ok(Some(topic.partitions().len())),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Ok(None)
+        }
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
+    }
+}
+
+/// Where each partition of a topic begins and ends: the offset of its first
+/// record, and the next one that will be written.
+pub fn log_ranges<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partitions: usize,
+) -> Result<BTreeMap<Partition, (Offset, Offset)>, KafkaError> {
+    (0..partitions as Partition)
+        .map(|partition| {
+            let (low, high) = client.fetch_watermarks(topic, partition, ANSWER_WITHIN)?;
+            Ok((partition, (Offset(low), Offset(high))))
+        })
+        .collect()
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A topic's settings, by name.
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// Makes those of our own topics that are missing; returns their names.
+pub async fn create_missing<C: ClientContext>(
+    admin: &AdminClient<C>,
+    topics: &TopicsConfig,
+    partitions: usize,
+) -> Result<Vec<String>, (String, KafkaError)> {
+    let cuts_retention_ms = (30 * DAY_MS).to_string();
+    // A dead letter may be as large as any record, and has headers on top.
+    let dead_letter_bytes = (8 << 20).to_string();
+    let totals_partitions = partitions.clamp(1, 12);
+    let compacted: Settings<'_> = &[("cleanup.policy", "compact")];
+    let wanted: [(&str, usize, Settings<'_>); 4] = [
+        (&topics.totals, totals_partitions, compacted),
+        // One partition: cuts have an order.
+        (
+            &topics.cuts,
+            1,
+            &[
+                ("cleanup.policy", "delete"),
+                ("retention.ms", &cuts_retention_ms),
+            ],
+        ),
+        (&topics.windows, totals_partitions, compacted),
+        // Keyed by their place, so that a replay's repeats go away.
+        (
+            &topics.dead_letters,
+            totals_partitions,
+            &[
+                ("cleanup.policy", "compact"),
+                ("max.message.bytes", &dead_letter_bytes),
+            ],
+        ),
+    ];
+    let mut created = Vec::new();
+    for (name, partitions, settings) in wanted {
+        let found = self::partitions(admin.inner(), name).map_err(|e| (name.to_owned(), e))?;
+        if found.is_some() {
+            continue;
+        }
+        let replication = TopicReplication::Fixed(topics.replication.unwrap_or(-1));
+        let mut topic = NewTopic::new(name, partitions as i32, replication);
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        let results = admin.create_topics([&topic], &options).await;
+        match results.map_err(|e| (name.to_owned(), e))?.remove(0) {
+            Ok(_) => created.push(name.to_owned()),
+            // Somebody else was faster.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err((name.to_owned(), KafkaError::AdminOp(code))),
+        }
+    }
+    Ok(created)
+}

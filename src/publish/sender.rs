@@ -1,0 +1,209 @@
+//! Sending upserts, and waiting until the brokers have acknowledged all of them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContext};
+use serde::Serialize;
+
+use crate::config::KafkaConfig;
+use crate::kafka::client::{self, Context, Health};
+use crate::shutdown::Shutdown;
+
+/// A record that replaces those of the same key.
+#[derive(Clone, Debug)]
+pub struct Upsert {
+    topic: String,
+    partition: Option<i32>,
+    key: String,
+    value: Vec<u8>,
+}
+
+/// An upsert of `record` under `key`.
+pub fn upsert(topic: &str, key: &str, record: &impl Serialize) -> Upsert {
+    let value = serde_json::to_vec(record).expect("our records have string keys only");
+    Upsert {
+        topic: topic.to_owned(),
+        partition: None,
+        key: key.to_owned(),
+        value,
+    }
+}
+
+impl Upsert {
+    /// The same, to this partition.
+    pub fn to_partition(self, partition: i32) -> Upsert {
+        Upsert {
+            partition: Some(partition),
+            ..self
+        }
+    }
+}
+
+/// Why not all was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// This process has been replaced.
+    Evicted,
+    /// The end of the process came first, or membership is not confirmed yet.
+    Ended,
+}
+
+/// A producer whose callers wait for the acknowledgements.
+pub struct Sender {
+    producer: BaseProducer<Acknowledgements>,
+    answers: Arc<Mutex<Answers>>,
+    told: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Answers {
+    acknowledged: usize,
+    /// Places of upserts that were not delivered.
+    failed: Vec<usize>,
+    error: Option<KafkaError>,
+}
+
+/// How long librdkafka tries on its own before we look whether we may still
+/// send. Short, because what lies in its queue is sent whatever has happened to
+/// this process meanwhile.
+const TRY_FOR: Duration = Duration::from_secs(5);
+/// How long one look for acknowledgements takes.
+const LOOK: Duration = Duration::from_millis(1);
+
+impl Sender {
+    /// A producer of our topics.
+    pub fn new(config: &KafkaConfig, health: &Arc<Health>) -> Result<Sender, KafkaError> {
+        let answers = Arc::new(Mutex::new(Answers::default()));
+        let context = Acknowledgements {
+            common: Context {
+                health: health.clone(),
+            },
+            answers: answers.clone(),
+        };
+        let producer =
+            client::producer(config, "publisher", TRY_FOR).create_with_context(context)?;
+        Ok(Sender {
+            producer,
+            answers,
+            told: None,
+        })
+    }
+
+    /// Sends all of `upserts` and waits for every acknowledgement; what fails is
+    /// sent again for as long as `may_send` agrees and the process lives.
+    ///
+    /// `may_send` is asked before every try. While it says [`Unsent::Ended`] it is
+    /// asked again; anything else ends the sending.
+    pub fn send(
+        &mut self,
+        upserts: &[Upsert],
+        may_send: impl Fn() -> Result<(), Unsent>,
+        shutdown: &Shutdown,
+    ) -> Result<(), Unsent> {
+        let mut left: Vec<usize> = (0..upserts.len()).collect();
+        while !left.is_empty() {
+            match may_send() {
+                Ok(()) => left = self.try_once(upserts, &left),
+                Err(Unsent::Evicted) => return Err(Unsent::Evicted),
+                Err(Unsent::Ended) => std::thread::sleep(Duration::from_millis(20)),
+            }
+            if !left.is_empty() && shutdown.is_overdue(super::PATIENCE) {
+                return Err(Unsent::Ended);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends some of `upserts`; returns those that were not delivered.
+    fn try_once(&mut self, upserts: &[Upsert], places: &[usize]) -> Vec<usize> {
+        let mut unsent = Vec::new();
+        for &place in places {
+            if let Err(error) = self.enqueue(&upserts[place], place) {
+                self.tell(&error, &upserts[place].topic);
+                unsent.push(place);
+            }
+        }
+        let expected = places.len() - unsent.len();
+        loop {
+            self.producer.poll(LOOK);
+            let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            if answers.acknowledged + answers.failed.len() < expected {
+                continue; // librdkafka answers for each within TRY_FOR.
+            }
+            let Answers { failed, error, .. } = std::mem::take(answers);
+            if let (Some(error), Some(&place)) = (error, failed.first()) {
+                let told = &mut self.told;
+                tell(told, &error, &upserts[place].topic);
+            }
+            unsent.extend(failed);
+            return unsent;
+        }
+    }
+
+    fn enqueue(&self, upsert: &Upsert, place: usize) -> Result<(), KafkaError> {
+        let mut record = BaseRecord::with_opaque_to(&upsert.topic, place)
+            .key(&upsert.key)
+            .payload(&upsert.value);
+        record.partition = upsert.partition;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, returned)) => {
+                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                        return Err(error);
+                    }
+                    record = returned;
+                    self.producer.poll(LOOK);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, error: &KafkaError, topic: &str) {
+        tell(&mut self.told, error, topic);
+    }
+}
+
+/// Says that deliveries fail, every half a minute.
+fn tell(told: &mut Option<Instant>, error: &KafkaError, topic: &str) {
+    if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
+        *told = Some(Instant::now());
+        let advice = client::advice(error, topic, "").unwrap_or_else(|| error.to_string());
+        tracing::warn!("upserts to {topic} are not delivered: {advice}; trying on");
+    }
+}
+
+/// Takes the answers.
+struct Acknowledgements {
+    common: Context,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl ClientContext for Acknowledgements {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.common.log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.common.error(error, reason);
+    }
+}
+
+impl ProducerContext for Acknowledgements {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
+        let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(_) => answers.acknowledged += 1,
+            Err((error, _)) => {
+                answers.failed.push(place);
+                answers.error = Some(error.clone());
+            }
+        }
+    }
+}

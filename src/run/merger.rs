@@ -1,0 +1,330 @@
+//! The merger: takes flushes in, and closes a cut whenever one may be published.
+//!
+//! ```text
+//! NotBegun ──Begin──▶ Beginning ──Begun──▶ Ready ──Publish──▶ Publishing
+//!    ▲                                      ▲ │                   │
+//!    │        partitions were taken from us │ │     Complete      │
+//!    ├──────────────────────────────────────┼─┘◀──────────────────┤
+//!    └──────────────────────────────────────┴───── Abandoned ─────┘
+//! ```
+//!
+//! It never waits for the publisher: while a cut is on its way to the brokers,
+//! flushes are merged on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::progress::Progress;
+use crate::aggregate::FromWorker;
+use crate::config::RunConfig;
+use crate::kafka::member::Membership;
+use crate::merge::{Applied, Cut, Gate, Merge};
+use crate::offset::{Offset, Partition};
+use crate::publish::{Job, PATIENCE, Report};
+use crate::shutdown::Shutdown;
+use crate::view::TotalsView;
+
+/// Where publishing stands.
+enum State {
+    NotBegun,
+    Beginning,
+    Ready,
+    Publishing(Arc<Cut>),
+}
+
+/// What ties the merger to the rest of the process.
+pub struct MergerEnds {
+    /// Flushes; ends when all workers have.
+    pub from_workers: Receiver<FromWorker>,
+    /// To the publisher.
+    pub jobs: SyncSender<Job>,
+    /// From the publisher.
+    pub reports: Receiver<Report>,
+    /// What this process is in the group.
+    pub membership: Arc<Membership>,
+    /// How many partitions the donations topic has.
+    pub partitions: Arc<AtomicUsize>,
+    /// Where published totals are shown.
+    pub view: Arc<TotalsView>,
+    /// When to end.
+    pub shutdown: Shutdown,
+}
+
+/// One merged view, and the cuts made of it.
+pub struct Merger {
+    merge: Merge,
+    ends: MergerEnds,
+    publish_interval: Duration,
+    windows_interval: Duration,
+    until: Option<BTreeMap<Partition, Offset>>,
+    state: State,
+    gate: Gate,
+    /// How often partitions had been taken from us when publishing began.
+    revocations: u64,
+    /// The offsets of the newest complete cut.
+    published: Option<BTreeMap<Partition, Offset>>,
+    windows_at: Option<Instant>,
+    progress: Progress,
+    error: Option<MergerError>,
+}
+
+/// Why nothing can be published any more.
+#[derive(Debug, Error)]
+pub enum MergerError {
+    /// Totals were published that the log cannot give any more.
+    #[error(
+        "donations partition {partition}: totals up to offset {published} have been published, \
+         but the log ends at {end}. The topic was made anew, or its last records were lost. \
+         Nothing is published, since totals would step back. If the topic was meant to be made \
+         anew, use new names for tally99's own topics, or delete them; else restore the \
+         broker's data"
+    )]
+    BeyondLog {
+        /// The partition at fault.
+        partition: Partition,
+        /// Where the newest cut lies in it.
+        published: Offset,
+        /// Where the log ends.
+        end: Offset,
+    },
+    /// The brokers did not acknowledge the last cut.
+    #[error(
+        "the last cut is not complete: the brokers did not acknowledge it in time. Nothing is \
+         lost: the next start makes up for it"
+    )]
+    NotAcknowledged,
+}
+
+/// How long one wait for a flush takes at most, so that reports are seen.
+const LOOK: Duration = Duration::from_millis(5);
+
+impl Merger {
+    /// A merger that has seen nothing. `until`: where the run ends.
+    pub fn new(
+        config: &RunConfig,
+        until: Option<BTreeMap<Partition, Offset>>,
+        ends: MergerEnds,
+    ) -> Merger {
+        Merger {
+            merge: Merge::new(),
+            publish_interval: config.publish_interval,
+            windows_interval: config.windows_interval,
+            progress: Progress::new(until.clone()),
+            until,
+            state: State::NotBegun,
+            gate: Gate::default(),
+            revocations: 0,
+            published: None,
+            windows_at: None,
+            error: None,
+            ends,
+        }
+    }
+
+    /// Merges and publishes until all workers have ended and what they left is
+    /// published.
+    pub fn run(mut self) -> Result<(), MergerError> {
+        let mut publish_at = Instant::now();
+        let mut workers_ended = false;
+        loop {
+            workers_ended |= !self.take_in();
+            self.take_reports();
+            if workers_ended {
+                if self.has_ended()? {
+                    return self.error.map_or(Ok(()), Err);
+                }
+            } else if Instant::now() >= publish_at {
+                publish_at = Instant::now() + self.publish_interval;
+                self.ends.membership.set_offsets(self.merge.offsets());
+                self.publish_if_possible();
+                self.progress.log(&self.merge, &self.gate, self.why_not());
+                if self.has_reached_the_end() {
+                    self.ends.shutdown.begin();
+                }
+            }
+        }
+    }
+
+    /// Merges what has come; `false` if nothing will come any more.
+    fn take_in(&mut self) -> bool {
+        let mut next = match self.ends.from_workers.recv_timeout(LOOK) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                std::thread::sleep(LOOK);
+                return false;
+            }
+        };
+        let until = Instant::now() + LOOK;
+        while let Some(from_worker) = next {
+            match from_worker {
+                FromWorker::Flush(flush) => {
+                    if self.merge.apply(&flush) == Applied::Missing {
+                        tracing::error!(
+                            "partition {}: a flush from {} to {} leaves a gap and is not merged",
+                            flush.partition,
+                            flush.from,
+                            flush.to
+                        );
+                    }
+                }
+                FromWorker::Donors(donors) => self.merge.apply_donors(&donors),
+            }
+            next = if Instant::now() < until {
+                self.ends.from_workers.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        true
+    }
+
+    fn take_reports(&mut self) {
+        while let Ok(report) = self.ends.reports.try_recv() {
+            match report {
+                Report::Begun(gate) => {
+                    self.gate = gate;
+                    self.state = State::Ready;
+                    self.merge.emit_all_again();
+                    self.published = None;
+                }
+                Report::BeyondLog {
+                    partition,
+                    published,
+                    end,
+                } => {
+                    self.error = Some(MergerError::BeyondLog {
+                        partition,
+                        published,
+                        end,
+                    });
+                    self.ends.shutdown.begin();
+                }
+                Report::Foreign(gate) => {
+                    self.gate = std::mem::take(&mut self.gate).and(gate);
+                    self.merge.emit_all_again();
+                    self.published = None;
+                }
+                Report::Complete(number) => {
+                    if let State::Publishing(cut) = std::mem::replace(&mut self.state, State::Ready)
+                    {
+                        self.progress.published(number, &cut);
+                        self.published = Some(cut.offsets.clone());
+                        self.ends.view.publish(number, &cut);
+                    }
+                }
+                Report::Abandoned => self.state = State::NotBegun,
+            }
+        }
+        let taken = self.revocations != self.ends.membership.revocations();
+        if taken && matches!(self.state, State::Ready) {
+            self.state = State::NotBegun;
+        }
+    }
+
+    /// Why nothing can be published now, if so.
+    fn why_not(&self) -> Option<String> {
+        let partitions = self.ends.partitions.load(Ordering::Acquire) as Partition;
+        let assigned = self.ends.membership.assigned();
+        let missing: Vec<_> = (0..partitions)
+            .filter(|partition| !assigned.contains(partition))
+            .collect();
+        if partitions == 0 || missing.len() == partitions as usize {
+            return Some("no partitions are assigned to this process yet".to_owned());
+        }
+        if !missing.is_empty() {
+            return Some(format!(
+                "partitions {missing:?} are not assigned to this process"
+            ));
+        }
+        let held = self.merge.offsets();
+        if (0..partitions).any(|partition| !held.contains_key(&partition)) {
+            return Some("not every partition has been looked into yet".to_owned());
+        }
+        if !self.ends.membership.is_confirmed() {
+            return Some("the group has not confirmed this process for a while".to_owned());
+        }
+        None
+    }
+
+    /// Begins, or publishes what changed.
+    fn publish_if_possible(&mut self) {
+        if self.why_not().is_some() {
+            return;
+        }
+        let job = match self.state {
+            State::Beginning | State::Publishing(_) => return,
+            State::NotBegun => {
+                self.revocations = self.ends.membership.revocations();
+                self.state = State::Beginning;
+                Job::Begin
+            }
+            State::Ready => {
+                let held = self.merge.offsets();
+                let moved = self.published.as_ref() != Some(&held);
+                if !self.gate.is_reached(&held) || !(moved || self.merge.has_changes()) {
+                    return;
+                }
+                let ending = self.ends.shutdown.has_begun();
+                let windows_due = self
+                    .windows_at
+                    .is_none_or(|at| at.elapsed() >= self.windows_interval);
+                let windows = if windows_due || ending || self.published.is_none() {
+                    self.windows_at = Some(Instant::now());
+                    self.merge.take_changed_windows()
+                } else {
+                    Vec::new()
+                };
+                let cut = Arc::new(self.merge.close_cut());
+                self.state = State::Publishing(cut.clone());
+                Job::Publish(cut, windows)
+            }
+        };
+        if self.ends.jobs.send(job).is_err() {
+            self.ends.shutdown.begin(); // The publisher has ended; so must we.
+        }
+    }
+
+    /// Whether everything up to where the run ends is published.
+    fn has_reached_the_end(&self) -> bool {
+        let (Some(until), Some(published)) = (&self.until, &self.published) else {
+            return false;
+        };
+        until
+            .iter()
+            .all(|(partition, end)| published.get(partition).is_some_and(|at| at >= end))
+    }
+
+    /// Publishes what is left; whether nothing is left to do.
+    fn has_ended(&mut self) -> Result<bool, MergerError> {
+        if self.error.is_some() {
+            return Ok(true);
+        }
+        let held = self.merge.offsets();
+        let is_published = self.published.as_ref() == Some(&held) && !self.merge.has_changes();
+        if matches!(self.state, State::Ready) && is_published {
+            self.progress.finish();
+            return Ok(true);
+        }
+        let idle = matches!(self.state, State::Ready | State::NotBegun);
+        let why_not = self.why_not().or_else(|| {
+            let left = self.gate.records_left(&held);
+            let behind = matches!(self.state, State::Ready) && left > 0;
+            behind.then(|| format!("{left} offsets are left to where published totals end"))
+        });
+        if let (true, Some(why_not)) = (idle, why_not) {
+            tracing::info!("what was folded last is not published: {why_not}");
+            return Ok(true);
+        }
+        if self.ends.shutdown.is_overdue(PATIENCE) {
+            return Err(MergerError::NotAcknowledged);
+        }
+        self.publish_if_possible();
+        Ok(false)
+    }
+}

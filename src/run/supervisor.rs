@@ -1,0 +1,331 @@
+//! Starts the threads of a run, tells the workers what is theirs, and ends
+//! everything in order: workers, merger, publisher, dead letters, member.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::merger::{Merger, MergerEnds};
+use super::{Ready, RunError};
+use crate::aggregate::{Command, Worker, WorkerEnds};
+use crate::config::Config;
+use crate::kafka::client::Health;
+use crate::kafka::group;
+use crate::kafka::member::{Member, MemberEvent, Membership};
+use crate::offset::Partition;
+use crate::publish::dead_letters::DeadLetters;
+use crate::publish::{PATIENCE, Publisher};
+use crate::shutdown::Shutdown;
+use crate::view::TotalsView;
+
+/// How many flushes may wait for the merger, all workers together.
+const FLUSHES: usize = 256;
+/// How long the topic may be gone before it counts as deleted: brokers that
+/// restart may not know it for a while.
+const GONE_FOR: Duration = Duration::from_secs(30);
+
+/// The ends of threads that matter.
+enum Ended {
+    Worker(Result<(), RunError>),
+    Merger(Result<(), RunError>),
+}
+
+pub(super) async fn supervise(
+    config: &Config,
+    ready: Ready,
+    health: &Arc<Health>,
+    shutdown: &Shutdown,
+    view: Arc<TotalsView>,
+) -> Result<(), RunError> {
+    let membership = Arc::new(Membership::new(config.kafka.session_timeout));
+    let partitions = Arc::new(AtomicUsize::new(ready.partitions));
+    let dead_letters = DeadLetters::new(&config.kafka, &config.topics.dead_letters, health)?;
+    let (ended, mut ends) = unbounded_channel();
+
+    let (flushes, from_workers) = sync_channel(FLUSHES);
+    let mut commands = Vec::new();
+    for number in 0..config.run.workers {
+        let (command, obey) = channel();
+        commands.push(command);
+        let worker_ends = WorkerEnds {
+            commands: obey,
+            output: flushes.clone(),
+            dead_letters: dead_letters.clone(),
+            health: health.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let worker = Worker::new(
+            config,
+            ready.rules.clone(),
+            ready.until.clone(),
+            worker_ends,
+        )?;
+        spawn(
+            format!("worker-{number}"),
+            ended.clone(),
+            Ended::Worker,
+            "worker",
+            || Ok(worker.run()?),
+        );
+    }
+    drop(flushes); // The merger ends when the last worker has.
+
+    let (jobs, job_queue) = sync_channel(1);
+    let (report, reports) = channel();
+    let publisher = Publisher::new(config, ready.name.clone(), &membership, health, shutdown)?;
+    let publisher = std::thread::Builder::new()
+        .name("publisher".into())
+        .spawn(move || publisher.run(&job_queue, &report))
+        .expect("a thread can be started");
+
+    let merger_ends = MergerEnds {
+        from_workers,
+        jobs,
+        reports,
+        membership: membership.clone(),
+        partitions: partitions.clone(),
+        view,
+        shutdown: shutdown.clone(),
+    };
+    let merger = Merger::new(&config.run, ready.until.clone(), merger_ends);
+    spawn("merger".into(), ended, Ended::Merger, "merger", || {
+        Ok(merger.run()?)
+    });
+
+    let (member_event, member_events) = unbounded_channel();
+    let topic = &config.topics.donations;
+    let member = Member::join(&config.kafka, topic, &membership, health, member_event)?;
+    let stop_member = Arc::new(AtomicBool::new(false));
+    let member_threads = member_threads(member, &stop_member);
+    tracing::info!(
+        "publisher {}: {} workers for {} partitions of {topic}, group {}",
+        ready.name,
+        config.run.workers,
+        ready.partitions,
+        config.kafka.group
+    );
+
+    let mut supervisor = Supervisor {
+        config,
+        ready: &ready,
+        commands,
+        partitions,
+        membership,
+        gone_since: None,
+        incomplete_since: None,
+    };
+    let watched = supervisor.watch(member_events, &mut ends, shutdown).await;
+    shutdown.begin();
+    let merged = wait_for_merger(&mut ends).await;
+    if watched.is_ok() && merged.is_ok() {
+        let _ = publisher.join(); // Its jobs ended with the merger.
+    }
+    let undelivered = tokio::task::block_in_place(|| dead_letters.finish(shutdown));
+    stop_member.store(true, Ordering::Release);
+    tokio::task::block_in_place(|| {
+        for thread in member_threads {
+            let _ = thread.join();
+        }
+    });
+    watched?;
+    merged?;
+    if undelivered > 0 {
+        return Err(RunError::DeadLetters(undelivered));
+    }
+    Ok(())
+}
+
+/// Runs `work` in a thread and says how it ended, even by a panic.
+fn spawn(
+    name: String,
+    ended: UnboundedSender<Ended>,
+    end: fn(Result<(), RunError>) -> Ended,
+    what: &'static str,
+    work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
+) {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(work));
+            let _ = ended.send(end(result.unwrap_or(Err(RunError::Panic(what)))));
+        })
+        .expect("a thread can be started");
+}
+
+fn member_threads(member: Member, stop: &Arc<AtomicBool>) -> [JoinHandle<()>; 2] {
+    let confirmer = member.confirmer();
+    let (stop_member, stop_confirmer) = (stop.clone(), stop.clone());
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    [
+        thread("member").spawn(move || member.run(|| stop_member.load(Ordering::Acquire))),
+        thread("confirmer").spawn(move || confirmer.run(|| stop_confirmer.load(Ordering::Acquire))),
+    ]
+    .map(|spawned| spawned.expect("a thread can be started"))
+}
+
+/// Waits for the merger, which waits for the workers. What is stuck in a broker's
+/// answer is left behind.
+async fn wait_for_merger(ends: &mut UnboundedReceiver<Ended>) -> Result<(), RunError> {
+    let merger = async {
+        while let Some(ended) = ends.recv().await {
+            if let Ended::Merger(result) = ended {
+                return result;
+            }
+        }
+        Ok(())
+    };
+    let in_time = tokio::time::timeout(PATIENCE + Duration::from_secs(5), merger).await;
+    in_time.unwrap_or(Err(RunError::Merger(super::MergerError::NotAcknowledged)))
+}
+
+struct Supervisor<'a> {
+    config: &'a Config,
+    ready: &'a Ready,
+    commands: Vec<Sender<Command>>,
+    partitions: Arc<AtomicUsize>,
+    membership: Arc<Membership>,
+    gone_since: Option<Instant>,
+    incomplete_since: Option<Instant>,
+}
+
+impl Supervisor<'_> {
+    /// Watches until the end is asked for or something cannot go on.
+    async fn watch(
+        &mut self,
+        mut events: UnboundedReceiver<MemberEvent>,
+        ends: &mut UnboundedReceiver<Ended>,
+        shutdown: &Shutdown,
+    ) -> Result<(), RunError> {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take(event)?,
+                    None => return Err(RunError::Panic("member")),
+                },
+                ended = ends.recv() => match ended {
+                    Some(Ended::Worker(result) | Ended::Merger(result)) if !shutdown.has_begun() => {
+                        result?;
+                        return Ok(());
+                    }
+                    Some(Ended::Worker(result)) => result?,
+                    Some(Ended::Merger(result)) => return result,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    if shutdown.has_begun() {
+                        return Ok(());
+                    }
+                    self.yield_to_others()?;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: MemberEvent) -> Result<(), RunError> {
+        match event {
+            MemberEvent::Assigned(partitions) => {
+                tracing::debug!("assigned: {partitions:?}");
+                self.tell(&partitions, Command::Assign);
+            }
+            MemberEvent::Revoked { partitions, lost } => {
+                tracing::debug!("revoked: {partitions:?}, lost: {lost}");
+                self.tell(&partitions, Command::Revoke);
+                if lost {
+                    let members = self.others();
+                    if !members.is_empty() {
+                        let group = self.config.kafka.group.clone();
+                        return Err(RunError::Replaced { group, members });
+                    }
+                }
+            }
+            MemberEvent::Partitions(found) => return self.count_partitions(found),
+            MemberEvent::Trouble(text) => tracing::error!("{text}; trying on"),
+        }
+        Ok(())
+    }
+
+    /// Tells each worker which of `partitions` concern it.
+    fn tell(&self, partitions: &[Partition], command: fn(Vec<Partition>) -> Command) {
+        let workers = self.commands.len();
+        for (worker, commands) in self.commands.iter().enumerate() {
+            let of_worker = |partition: &&Partition| **partition as usize % workers == worker;
+            let its: Vec<_> = partitions.iter().filter(of_worker).copied().collect();
+            if !its.is_empty() {
+                let _ = commands.send(command(its));
+            }
+        }
+    }
+
+    fn count_partitions(&mut self, found: Option<usize>) -> Result<(), RunError> {
+        let topic = &self.config.topics.donations;
+        let known = self.partitions.load(Ordering::Acquire);
+        match found {
+            None => {
+                let since = *self.gone_since.get_or_insert_with(|| {
+                    tracing::warn!(
+                        "topic {topic} is gone; if it is not back in {} s, it counts as deleted",
+                        GONE_FOR.as_secs()
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= GONE_FOR {
+                    return Err(RunError::TopicDeleted(topic.clone(), GONE_FOR.as_secs()));
+                }
+            }
+            Some(found) => {
+                if self.gone_since.take().is_some() {
+                    tracing::info!("topic {topic} is back");
+                }
+                if found < known {
+                    return Err(RunError::Refused(format!(
+                        "topic {topic} had {known} partitions and now has {found}: it was made \
+                         anew, and is another log. Use new names for tally99's own topics"
+                    )));
+                }
+                if found > known {
+                    tracing::info!("topic {topic} has {found} partitions now, not {known}");
+                    self.partitions.store(found, Ordering::Release);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Two processes that started at the same moment see each other only now:
+    /// neither has all partitions. The one whose name comes first stays.
+    fn yield_to_others(&mut self) -> Result<(), RunError> {
+        let partitions = self.partitions.load(Ordering::Acquire);
+        if self.membership.assigned().len() >= partitions {
+            self.incomplete_since = None;
+            return Ok(());
+        }
+        let since = *self.incomplete_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.config.kafka.session_timeout {
+            return Ok(());
+        }
+        self.incomplete_since = Some(Instant::now());
+        let members = self.others();
+        let own = format!("tally99-{}-", std::process::id());
+        if members.iter().any(|member| member.client_id < own) {
+            let group = self.config.kafka.group.clone();
+            return Err(RunError::GroupInUse { group, members });
+        }
+        Ok(())
+    }
+
+    /// The members of the group that are not of this process.
+    fn others(&self) -> Vec<group::GroupMember> {
+        let group = &self.config.kafka.group;
+        let members =
+            tokio::task::block_in_place(|| group::live_members(self.ready.admin.inner(), group));
+        let own = format!("tally99-{}-member", std::process::id());
+        let members = members.unwrap_or_default().into_iter();
+        members.filter(|member| member.client_id != own).collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! A giving day of a test's own: its topics, its group, and the commands on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::kafka::{Kafka, Record, unique};
+use crate::process::{self, Finished, Running, tally99};
+
+/// What a whole run of a command may take, on two cores that all tests share.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Names that no other test has, and a folder for files.
+pub struct Day {
+    name: String,
+    pub bootstrap: String,
+    folder: TempDir,
+}
+
+impl Day {
+    pub fn on(kafka: &Kafka, hint: &str) -> Day {
+        Day::at(kafka.bootstrap(), hint)
+    }
+
+    pub fn at(bootstrap: &str, hint: &str) -> Day {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Day {
+            name: unique(hint),
+            bootstrap: bootstrap.to_owned(),
+            folder,
+        }
+    }
+
+    pub fn topic(&self, which: &str) -> String {
+        format!("{}.{which}", self.name)
+    }
+
+    pub fn expected(&self) -> PathBuf {
+        self.folder.path().join("expected.json")
+    }
+
+    /// `tally99 SUBCOMMAND` with the names of this day.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = tally99([subcommand]);
+        command.args([
+            "--bootstrap-servers",
+            &self.bootstrap,
+            "--group",
+            &self.name,
+        ]);
+        for (flag, which) in [
+            ("--topic", "donations"),
+            ("--totals-topic", "totals"),
+            ("--cuts-topic", "cuts"),
+            ("--windows-topic", "windows"),
+            ("--dead-letters-topic", "dead-letters"),
+        ] {
+            command.args([flag, &self.topic(which)]);
+        }
+        command
+    }
+
+    /// The generator with all kinds of events in it, and its sums.
+    pub fn generate(&self, events: u64, more: &[&str]) -> Command {
+        let mut command = self.command("generate");
+        let events = events.to_string();
+        command.args([
+            "--events",
+            &events,
+            "--partitions",
+            "12",
+            "--campaigns",
+            "2000",
+        ]);
+        command.args([
+            "--repeats",
+            "0.01",
+            "--refunds",
+            "0.02",
+            "--malformed",
+            "0.001",
+        ]);
+        command.args(["--matches", "0.01", "--flowers", "0.1", "--late", "0.005"]);
+        command.args(["--out-of-order", "0.05"]).args(more);
+        command.arg("--expect").arg(self.expected());
+        command
+    }
+
+    pub fn write(&self, events: u64, more: &[&str]) {
+        process::run(&mut self.generate(events, more), DEADLINE).succeeded();
+    }
+
+    pub fn run(&self) -> Running {
+        Running::start(&mut self.command("run"))
+    }
+
+    /// Counts all that is there, and ends.
+    pub fn run_until_end(&self) -> Finished {
+        process::run(self.command("run").arg("--until-end"), DEADLINE).succeeded()
+    }
+
+    /// Whether the totals are those of the generator, by the binary's own check.
+    pub fn compare(&self) -> Finished {
+        process::run(
+            self.command("totals").arg("--compare").arg(self.expected()),
+            DEADLINE,
+        )
+    }
+
+    pub fn expectation(&self) -> Value {
+        let text = std::fs::read_to_string(self.expected()).expect("the generator wrote it");
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    /// All records of `cuts`, in order.
+    pub fn cuts(&self, kafka: &Kafka) -> Vec<Value> {
+        kafka
+            .read_all(&self.topic("cuts"))
+            .iter()
+            .map(Record::json)
+            .collect()
+    }
+
+    /// What a compacted totals topic comes to: the last value of each campaign.
+    pub fn totals(&self, kafka: &Kafka) -> BTreeMap<String, Value> {
+        let records = kafka.read_all(&self.topic("totals"));
+        let newest = records.iter().map(|record| {
+            let key = record.key.clone().expect("upserts have keys");
+            (
+                String::from_utf8(key).expect("campaigns are text"),
+                record.json(),
+            )
+        });
+        newest.collect()
+    }
+
+    /// No upsert of any campaign ever stepped back, and cut numbers only rise.
+    #[track_caller]
+    pub fn assert_nothing_fell(&self, kafka: &Kafka) {
+        let mut versions = BTreeMap::new();
+        for record in kafka.read_all(&self.topic("totals")) {
+            let (version, cut) = (
+                record.json()["version"].as_u64(),
+                record.json()["cut"].as_u64(),
+            );
+            let before = versions.insert(record.key.clone(), (version, cut));
+            assert!(
+                before <= Some((version, cut)),
+                "{before:?} came before {record:?}"
+            );
+        }
+        let mut newest: (Option<u64>, BTreeMap<String, u64>) = Default::default();
+        for cut in self.cuts(kafka) {
+            assert!(
+                newest.0 <= cut["cut"].as_u64(),
+                "{} came before {cut}",
+                newest.0.unwrap()
+            );
+            newest.0 = cut["cut"].as_u64();
+            for (partition, offset) in cut["offsets"].as_object().expect("offsets") {
+                let offset = offset.as_u64().expect("an offset");
+                let before = newest.1.insert(partition.clone(), offset);
+                assert!(
+                    before <= Some(offset),
+                    "partition {partition} stepped back in {cut}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A real Apache Kafka for the tests, and its topics.
+//!
+//! Brokers come from `scripts/kafka attach` and live no longer than this
+//! process, however it ends: the script stops them when the pipe that is its
+//! standard input closes, and the system closes that for us.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::process;
+use crate::wait::{SOON, wait_until};
+
+/// What starts and stops the brokers.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka");
+
+/// A name that no other test has: for topics and groups.
+pub fn unique(hint: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{hint}-{}-{number}", std::process::id())
+}
+
+/// One or three brokers. Dropped, they are stopped and their data is deleted.
+pub struct Kafka {
+    attached: Child,
+    bootstrap: String,
+    dir: PathBuf,
+}
+
+/// One record of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its partition.
+    pub partition: i32,
+    /// Its own offset.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The value as JSON; fails the test if it is not.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        let value = self.value.as_deref().unwrap_or_default();
+        serde_json::from_slice(value).unwrap_or_else(|error| {
+            let text = String::from_utf8_lossy(value);
+            panic!("record {self:?} is not JSON ({error}): {text}")
+        })
+    }
+}
+
+impl Kafka {
+    /// The broker that the tests of this process share: topics and groups of
+    /// your own, and never stop it.
+    pub fn shared() -> &'static Kafka {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(|| Kafka::own(1))
+    }
+
+    /// One or three brokers of your own, to stop and start.
+    pub fn own(brokers: u32) -> Kafka {
+        Kafka::own_with(brokers, &[])
+    }
+
+    /// Brokers of your own with some more broker properties.
+    pub fn own_with(brokers: u32, properties: &[(&str, &str)]) -> Kafka {
+        let mut command = script(["attach", "--port", "0", "--brokers"]);
+        command.arg(brokers.to_string());
+        for (key, value) in properties {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        let mut attached = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("scripts/kafka runs");
+        let mut ready = String::new();
+        // The script has its own deadline, and closes its output when it fails.
+        BufReader::new(attached.stdout.take().expect("piped"))
+            .read_line(&mut ready)
+            .expect("the script's output is text");
+        let mut words = ready.trim_end().splitn(3, ' ');
+        let (Some("READY"), Some(bootstrap), Some(dir)) =
+            (words.next(), words.next(), words.next())
+        else {
+            panic!("Kafka did not start: see the output of scripts/kafka attach above");
+        };
+        Kafka {
+            bootstrap: bootstrap.to_owned(),
+            dir: PathBuf::from(dir),
+            attached,
+        }
+    }
+
+    /// `host:port[,host:port…]`
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// Where the brokers keep data and logs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Ends broker `number` (from 1) as a power cut would.
+    pub fn kill_broker(&self, number: u32) {
+        self.script(["kill-broker", &number.to_string()]);
+    }
+
+    /// Sends broker `number` a signal: `STOP`, `CONT`, `TERM`.
+    pub fn signal_broker(&self, number: u32, signal: &str) {
+        self.script(["kill-broker", &number.to_string(), signal]);
+    }
+
+    /// Starts broker `number` again, with the port and the data that it had, and
+    /// waits until it answers: seconds, since the controller first has to give up
+    /// the one that was killed.
+    pub fn start_broker(&self, number: u32) {
+        self.script(["start-broker", &number.to_string()]);
+    }
+
+    fn script<const N: usize>(&self, args: [&str; N]) {
+        let mut command = script(args);
+        command.arg("--dir").arg(&self.dir);
+        process::run(&mut command, 3 * SOON).succeeded();
+    }
+
+    /// A topic of a name of its own, with as many copies as there are brokers.
+    pub fn new_topic(&self, hint: &str, partitions: i32) -> String {
+        let name = unique(hint);
+        self.create_topic(&name, partitions, &[]);
+        name
+    }
+
+    /// Makes a topic and waits until all its partitions have a leader.
+    pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
+        let results = block_on(self.admin().create_topics([&topic], &admin_options()));
+        for result in results.expect("the broker answers") {
+            result.unwrap_or_else(|(name, error)| panic!("topic {name} not created: {error}"));
+        }
+        let consumer = self.consumer();
+        wait_until(SOON, &format!("topic {name} has leaders"), || {
+            let metadata = consumer.fetch_metadata(Some(name), SOON);
+            metadata.is_ok_and(|metadata| {
+                let led = |p: &rdkafka::metadata::MetadataPartition| p.leader() >= 0;
+                let all = metadata.topics()[0].partitions();
+                all.len() == partitions as usize && all.iter().all(led)
+            })
+        });
+    }
+
+    /// Deletes a topic and waits until the broker knows it no more.
+    pub fn delete_topic(&self, name: &str) {
+        let results = block_on(self.admin().delete_topics(&[name], &admin_options()));
+        for result in results.expect("the broker answers") {
+            result.unwrap_or_else(|(name, error)| panic!("topic {name} not deleted: {error}"));
+        }
+        wait_until(SOON, &format!("topic {name} is gone"), || {
+            !self.has_topic(name)
+        });
+    }
+
+    /// Whether there is such a topic.
+    pub fn has_topic(&self, name: &str) -> bool {
+        let metadata = self.consumer().fetch_metadata(None, SOON);
+        metadata.is_ok_and(|metadata| metadata.topics().iter().any(|t| t.name() == name))
+    }
+
+    /// Writes records (partition, key, value) and waits until all of them are
+    /// acknowledged by every copy in sync.
+    pub fn produce<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = (i32, K, V)>,
+    ) {
+        let producer: BaseProducer = self
+            .client()
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .create()
+            .expect("valid settings");
+        for (partition, key, value) in records {
+            let mut record = BaseRecord::to(topic)
+                .partition(partition)
+                .key(key.as_ref())
+                .payload(value.as_ref());
+            while let Err((error, refused)) = producer.send(record) {
+                let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                assert!(full, "cannot write to {topic}: {error}");
+                producer.poll(Duration::from_millis(100));
+                record = refused;
+            }
+        }
+        producer.flush(SOON).expect("all records acknowledged");
+    }
+
+    /// The offset after the last record of every partition.
+    pub fn end_offsets(&self, topic: &str) -> Vec<i64> {
+        let consumer = self.consumer();
+        (0..partition_count(&consumer, topic))
+            .map(|partition| {
+                let marks = consumer.fetch_watermarks(topic, partition, SOON);
+                marks.expect("the broker answers").1
+            })
+            .collect()
+    }
+
+    /// Every record of a topic up to its present end, by partition and offset.
+    #[track_caller]
+    pub fn read_all(&self, topic: &str) -> Vec<Record> {
+        let consumer = self.consumer();
+        let mut places = TopicPartitionList::new();
+        for partition in 0..partition_count(&consumer, topic) {
+            let start = rdkafka::Offset::Beginning;
+            places
+                .add_partition_offset(topic, partition, start)
+                .expect("a valid offset");
+        }
+        consumer.assign(&places).expect("valid partitions");
+        let mut records = Vec::new();
+        let mut ended = HashSet::new();
+        let begun = Instant::now();
+        while ended.len() < places.count() {
+            assert!(begun.elapsed() < SOON, "{topic} not read after {SOON:?}");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => records.push(to_record(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    ended.insert(partition);
+                }
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => panic!("cannot read {topic}: {error}"),
+                None => {}
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+
+    /// Settings of a client of this Kafka.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        self.client()
+            .set("group.id", "none: it commits nothing and joins no group")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("check.crcs", "true")
+            .create()
+            .expect("valid settings")
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("valid settings")
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        drop(self.attached.stdin.take());
+        let _ = self.attached.wait();
+    }
+}
+
+fn script<const N: usize>(args: [&str; N]) -> Command {
+    let mut command = Command::new(SCRIPT);
+    command.args(args);
+    command
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(SOON))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime without any driver")
+        .block_on(future)
+}
+
+fn partition_count(consumer: &BaseConsumer, topic: &str) -> i32 {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), SOON)
+        .expect("the broker answers");
+    let count = metadata.topics()[0].partitions().len();
+    assert!(count > 0, "there is no topic {topic}");
+    count as i32
+}
+
+/// Whether the client goes on by itself after this error.
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+    )
+}
+
+fn to_record(message: &impl Message) -> Record {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        let owned = |h: rdkafka::message::Header<'_, &[u8]>| {
+            (h.key.to_owned(), h.value.map(<[u8]>::to_vec))
+        };
+        headers.iter().map(owned).collect()
+    });
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}

@@ -1,0 +1,152 @@
+//! Crashes, replaced processes and brokers that go away: nothing that was
+//! published ever falls, and the end is exact.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rustix::process::Signal;
+
+use crate::day::{DEADLINE, Day};
+use crate::kafka::Kafka;
+use crate::process::{self, Running};
+use crate::wait::holds_within;
+
+#[test]
+fn a_second_process_of_the_group_is_refused_and_names_the_first() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "second");
+    day.write(1_000, &[]);
+    let mut first = day.run();
+    first.wait_for_output(DEADLINE, "publishing");
+    let second = process::run(&mut day.command("run"), DEADLINE);
+    assert_eq!(second.code(), 3, "{second}");
+    assert!(
+        second
+            .stderr
+            .contains("has live members of another process: tally99-"),
+        "{second}"
+    );
+    assert!(second.stderr.contains("127.0.0.1"), "{second}");
+    assert!(first.is_running(), "the first was disturbed");
+    first.signal(Signal::INT);
+    first.wait(DEADLINE).succeeded();
+    day.compare().succeeded();
+}
+
+/// Killed at random moments, most of them between the upserts of a cut: as soon
+/// as a cut is seen open, with thousands of upserts to come.
+#[test]
+fn it_is_killed_again_and_again_and_no_total_falls() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "killed");
+    kafka.create_topic(&day.topic("donations"), 12, &[]);
+    let seed = std::env::var("CHAOS_SEED").map_or(7, |seed| seed.parse().expect("a number"));
+    eprintln!("repeat it with CHAOS_SEED={seed}");
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let writing = Running::start(&mut day.generate(400_000, &["--rate", "12000"]));
+    let mut between_upserts = 0;
+    for _ in 0..4 {
+        let mut run = day.run();
+        run.wait_for_output(DEADLINE, "publishing");
+        let cuts = day.cuts(kafka).len();
+        let opened = |_: &Running| {
+            let cuts_now = day.cuts(kafka);
+            let last = cuts_now.last().map(|cut| cut["state"] == "open");
+            cuts_now.len() > cuts && last == Some(true)
+        };
+        if random.random_bool(0.7) {
+            run.wait_until(DEADLINE, "a cut is open", opened);
+        } else {
+            let later = Instant::now() + Duration::from_millis(random.random_range(0..1_500));
+            holds_within(DEADLINE, || Instant::now() >= later);
+        }
+        run.signal(Signal::KILL);
+        drop(run);
+        between_upserts += usize::from(day.cuts(kafka).last().unwrap()["state"] == "open");
+    }
+    eprintln!("{between_upserts} of 4 kills left a cut open");
+    writing.wait(DEADLINE).succeeded();
+    day.run_until_end();
+    day.compare().succeeded();
+    day.assert_nothing_fell(kafka);
+}
+
+/// A process is stopped for longer than the session, another takes over, and the
+/// first wakes up in the middle of its cut: what it writes late is healed.
+#[test]
+fn a_process_that_wakes_up_replaced_changes_nothing() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "zombie");
+    kafka.create_topic(&day.topic("donations"), 12, &[]);
+    let writing = Running::start(&mut day.generate(300_000, &["--rate", "10000"]));
+    let mut first = day.run();
+    first.wait_for_output(DEADLINE, "publishing");
+    let before = day.cuts(kafka).len();
+    first.wait_until(DEADLINE, "a cut is open", |_| {
+        let cuts = day.cuts(kafka);
+        cuts.len() > before + 4 && cuts.last().is_some_and(|cut| cut["state"] == "open")
+    });
+    first.signal(Signal::STOP);
+
+    let mut second = day.run();
+    second.wait_for_output(DEADLINE, "publishing");
+    first.signal(Signal::CONT);
+    let first = first.wait(DEADLINE);
+    assert_eq!(first.code(), 3, "{first}");
+    assert!(first.stderr.contains("others have taken over"), "{first}");
+
+    writing.wait(DEADLINE).succeeded();
+    let last = |cuts: Vec<serde_json::Value>| {
+        let mut complete = cuts.into_iter().filter(|cut| cut["state"] == "complete");
+        complete.next_back().and_then(|cut| cut["events"].as_u64())
+    };
+    second.wait_until(DEADLINE, "all is published", |_| {
+        last(day.cuts(kafka)) == Some(300_000)
+    });
+    // The second one is left alone, so that what it emits is all that heals.
+    second.wait_until(DEADLINE, "the totals are right", |_| {
+        day.compare().code() == 0
+    });
+    second.signal(Signal::TERM);
+    second.wait(DEADLINE).succeeded();
+
+    // The topic as compaction leaves it, the last of each key, not the highest
+    // version: exactly what the generator expects.
+    let expected = day.expectation();
+    for (campaign, total) in day.totals(kafka) {
+        let expected = &expected["campaigns"][&campaign];
+        assert_eq!(total["version"], expected["events"], "{campaign}");
+        assert_eq!(total["gifts"], expected["gifts"], "{campaign}");
+        assert_eq!(total["money"], expected["money"], "{campaign}");
+    }
+}
+
+#[test]
+fn a_broker_goes_away_and_comes_back() {
+    let kafka = Kafka::own(1);
+    let day = Day::on(&kafka, "broker");
+    kafka.create_topic(&day.topic("donations"), 12, &[]);
+    let writing = Running::start(&mut day.generate(150_000, &["--rate", "8000"]));
+    let mut run = day.run();
+    run.wait_for_output(DEADLINE, "publishing");
+    run.wait_until(DEADLINE, "it has published events", |_| {
+        day.cuts(&kafka)
+            .iter()
+            .any(|cut| cut["events"].as_u64() > Some(20_000))
+    });
+    kafka.kill_broker(1);
+    run.wait_for_output(DEADLINE, "no Kafka broker answers");
+    kafka.start_broker(1);
+    run.wait_for_output(DEADLINE, "Kafka answers again");
+    writing.wait(DEADLINE).succeeded();
+    run.wait_until(DEADLINE, "all is published", |_| {
+        day.cuts(&kafka)
+            .iter()
+            .any(|cut| cut["events"].as_u64() == Some(150_000))
+    });
+    run.signal(Signal::TERM);
+    run.wait(DEADLINE).succeeded();
+    day.compare().succeeded();
+    day.assert_nothing_fell(&kafka);
+}
