@@ -138,6 +138,10 @@ pub struct Worker {
 const BATCH: usize = 2_000;
 /// How long an idle reader waits for a record.
 const IDLE: Duration = Duration::from_millis(20);
+/// A worker that is behind flushes so many times less often: what it hands over
+/// then is old already, and every flush costs what changed, which is folded and
+/// merged the cheaper the more of it comes at once.
+const WHEN_BEHIND: u32 = 5;
 /// How often a damaged batch is read again.
 const DAMAGED_TRIES: u32 = 5;
 
@@ -199,8 +203,12 @@ impl Worker {
             if !self.obey() {
                 break;
             }
-            self.read()?;
-            if flushed.elapsed() >= self.flush_interval {
+            let interval = if self.read()? {
+                self.flush_interval * WHEN_BEHIND
+            } else {
+                self.flush_interval
+            };
+            if flushed.elapsed() >= interval {
                 flushed = Instant::now();
                 let donors_due = donors_flushed.elapsed() >= self.donors_interval;
                 if donors_due {
@@ -278,10 +286,10 @@ impl Worker {
             .is_some_and(|&end| offset >= end)
     }
 
-    /// Reads and folds up to a batch of records.
-    fn read(&mut self) -> Result<(), WorkerError> {
+    /// Reads and folds up to a batch of records; whether more were waiting.
+    fn read(&mut self) -> Result<bool, WorkerError> {
         if self.shards.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut patience = IDLE.min(self.flush_interval);
         for _ in 0..BATCH {
@@ -296,7 +304,7 @@ impl Worker {
                 ..
             } = self;
             match reader.poll(patience) {
-                None => break,
+                None => return Ok(false),
                 Some(Ok(message)) => {
                     let end = until
                         .as_ref()
@@ -321,7 +329,7 @@ impl Worker {
             }
             patience = Duration::ZERO;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Hands what changed to merge, waiting if merge is behind.

@@ -192,7 +192,7 @@ fn optional_text<'a>(
             Err(Rejected::new(reason, detail))
         }
         // They would end up in keys, file names and terminals.
-        Raw::Text(text) if text.chars().any(char::is_control) => {
+        Raw::Text(text) if has_control(&text) => {
             let detail = format!("{name} is {}, with a control character", Raw::Text(text));
             Err(Rejected::new(reason, detail))
         }
@@ -202,6 +202,18 @@ fn optional_text<'a>(
             format!("{name} is {other}, not a string"),
         )),
     }
+}
+
+/// Whether a control character (U+0000 to U+001F, U+007F to U+009F) is in it.
+fn has_control(text: &str) -> bool {
+    // Byte by byte, which is faster than by characters: those above U+007F are
+    // the two bytes C2 80 to C2 9F.
+    let mut before = 0;
+    text.bytes().any(|byte| {
+        let of_two = before == 0xc2 && (0x80..=0x9f).contains(&byte);
+        before = byte;
+        byte < 0x20 || byte == 0x7f || of_two
+    })
 }
 
 fn missing(name: &str) -> Rejected {
@@ -358,5 +370,18 @@ impl<'de> Deserialize<'de> for Field {
         }
 
         deserializer.deserialize_identifier(FieldVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_control;
+
+    #[test]
+    fn control_characters_are_those_of_unicode() {
+        for character in '\0'..='\u{3000}' {
+            let text = format!("山{character}a");
+            assert_eq!(has_control(&text), character.is_control(), "{character:?}");
+        }
     }
 }
