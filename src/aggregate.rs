@@ -207,7 +207,7 @@ impl Worker {
                     donors_flushed = Instant::now();
                 }
                 self.flush(donors_due);
-                self.dead_letters.retry();
+                self.dead_letters.retry(&self.shutdown);
             }
         }
         self.flush(true);

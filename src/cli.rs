@@ -58,12 +58,12 @@ pub enum Command {
     /// Make giving-day traffic from a seed, with its own exact sums
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate {
-        /// Where to write to.
-        #[command(flatten)]
-        settings: SettingsArgs,
         /// What to make.
         #[command(flatten)]
         generate: GenerateArgs,
+        /// Where to write to. Last, since its heading holds for what follows.
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
     /// Print the totals of the top campaigns, or check them against a file
     #[command(after_help = TOTALS_EXAMPLES)]

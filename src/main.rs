@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
-    let out = &mut io::stdout().lock();
+    let out = &mut io::stdout();
     match command {
         Command::Run(args) => {
             let config = args.load()?.config;
@@ -59,7 +59,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             let tokio = tokio::runtime::Runtime::new().map_err(runtime)?;
             tokio.block_on(running).map_err(runtime)
         }
-        Command::Generate { settings, generate } => {
+        Command::Generate { generate, settings } => {
             let config = settings.load()?.config;
             let shutdown = shutdown_on_signals().map_err(runtime)?;
             generate::run(&config, &generate, &shutdown).map_err(|error| match error.is_usage() {

@@ -139,10 +139,17 @@ impl Publisher {
             );
         }
         self.next_cut = self.next_cut.max(next_cut);
+        let Some(gate) = gate else {
+            // Whatever was published is of what is in the log by now.
+            let ends = self.cuts.log_ends(&self.topics.donations, &self.shutdown)?;
+            return Some(Report::Begun(Gate::at(ends)));
+        };
+        if gate.offsets().is_empty() {
+            return Some(Report::Begun(gate)); // Nobody was before us.
+        }
+        let ends = self.cuts.log_ends(&self.topics.donations, &self.shutdown)?;
         for (&partition, &published) in gate.offsets() {
-            let end = self
-                .cuts
-                .log_end(&self.topics.donations, partition, &self.shutdown)?;
+            let end = ends.get(&partition).copied().unwrap_or_default();
             if published > end {
                 return Some(Report::BeyondLog {
                     partition,

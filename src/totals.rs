@@ -6,6 +6,7 @@
 
 mod compare;
 mod export;
+mod listener;
 mod log;
 mod seen;
 mod table;
@@ -235,4 +236,53 @@ fn now_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seen::tests::{complete, total};
+    use super::view::tests::args;
+    use super::*;
+    use crate::publish::records::CutRecord;
+
+    fn print_twice(line: &str, terminal: bool) -> [String; 2] {
+        let totals: Vec<_> = (0..100).map(|i| total(&format!("c{i}"), 1, i)).collect();
+        let seen = Seen::with(&totals, &[CutRecord::Complete(complete(1))]);
+        let args = args(line);
+        let printer = Printer {
+            args: &args,
+            zone: TimeZone::UTC,
+            terminal,
+        };
+        [true, false].map(|first| {
+            let mut out = Vec::new();
+            printer.print(&seen, &mut out, first).unwrap();
+            String::from_utf8(out).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_followed_table_is_drawn_over_on_a_terminal_and_fits_it() {
+        let [first, second] = print_twice("--follow --top 0", true);
+        assert_eq!(first, second);
+        assert!(
+            first.starts_with("\x1b[H\x1b[JCut 1, complete"),
+            "{first:?}"
+        );
+        assert!(first.lines().count() < rows_that_fit() + table::LINES_AROUND);
+        // Once, it is a plain table, however long.
+        let [plain, _] = print_twice("--top 0", true);
+        assert!(!plain.contains('\x1b') && plain.lines().count() > 100);
+    }
+
+    #[test]
+    fn elsewhere_what_is_followed_goes_on_line_by_line() {
+        for (line, lines) in [("--follow", 1), ("--follow --format json", 1)] {
+            let [first, second] = print_twice(line, false);
+            assert_eq!(first, second);
+            assert_eq!(second.lines().count(), lines, "{line}");
+        }
+        let [first, second] = print_twice("--follow --format csv --top 3", true);
+        assert_eq!((first.lines().count(), second.lines().count()), (4, 3));
+    }
 }

@@ -11,6 +11,7 @@ const EVENTS: u64 = 1_000_000;
 
 /// The flags of `tally99 generate`, beside the settings that all commands take.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Traffic")]
 pub struct GenerateArgs {
     /// How many partitions the topic is made with [default: 12]. A topic that
     /// is there keeps its own number

@@ -131,6 +131,7 @@ impl KafkaSink {
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
             .set("linger.ms", "20")
+            .set("reconnect.backoff.max.ms", "1000")
             // Small enough that a record is still in the processor's cache when
             // it is sent: a queue of 500,000 made it a quarter slower.
             .set("queue.buffering.max.messages", "30000");

@@ -44,7 +44,7 @@ pub enum Error {
     /// Kafka stamps records with the time at which they are sent, and an event
     /// from after that time is a dead letter.
     #[error(
-        "--start lies less than 24 h ago, so events would be ahead of the clock and not be \
+        "the day after --start is not over yet, and events ahead of the clock would not be \
          counted: give an earlier day, or --live"
     )]
     StartAhead,

@@ -367,6 +367,22 @@ fn every_malformed_record_is_a_dead_letter_and_one_line() {
     assert_eq!(keys.len(), 20_000);
 }
 
+/// The one place where the fold's own decoder is asked: what the oracle calls
+/// malformed, and that alone, must be a dead letter to it.
+#[test]
+fn the_decoder_of_the_fold_rejects_the_malformed_ones_only() {
+    let mut settings = settings(7, 20_000);
+    settings.shares.malformed = 0.2;
+    settings.shares.other_currencies = 0.1;
+    let mut reasons = HashSet::new();
+    for record in &all(&settings).0 {
+        let decoded = crate::event::decode(Some(record.payload()));
+        assert_eq!(decoded.is_ok(), parse(record).is_some(), "{decoded:?}");
+        reasons.extend(decoded.err().map(|rejected| rejected.reason.code()));
+    }
+    assert_eq!(reasons.len(), 8, "{reasons:?}");
+}
+
 #[test]
 fn the_events_look_like_a_giving_day() {
     let (records, expected) = all(&settings(8, 200_000));

@@ -11,9 +11,27 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
 
-/// What all our clients share.
-fn common(config: &KafkaConfig, role: &str) -> ClientConfig {
+/// A client's settings: what is good for us, what the user sets over it, and
+/// what must be so for totals to be right. (The configuration refuses to set the
+/// last ones, so nothing that is set is dropped in silence.)
+fn settings(
+    config: &KafkaConfig,
+    role: &str,
+    good: &[(&str, &str)],
+    must: &[(&str, &str)],
+) -> ClientConfig {
+    let common = [
+        // New partitions and lost topics are noticed within this time.
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        ("reconnect.backoff.max.ms", "2000"),
+        ("socket.keepalive.enable", "true"),
+        // We say ourselves when brokers cannot be reached, once and in words.
+        ("log.connection.close", "false"),
+    ];
     let mut client = ClientConfig::new();
+    for (name, value) in common.iter().chain(good) {
+        client.set(*name, *value);
+    }
     for (name, value) in &config.properties {
         client.set(name, value);
     }
@@ -22,63 +40,63 @@ fn common(config: &KafkaConfig, role: &str) -> ClientConfig {
         .set(
             "client.id",
             format!("tally99-{}-{role}", std::process::id()),
-        )
-        // New partitions and lost topics are noticed within this time.
-        .set("topic.metadata.refresh.interval.ms", "5000")
-        .set("reconnect.backoff.max.ms", "2000")
-        .set("socket.keepalive.enable", "true")
-        // We say ourselves when brokers cannot be reached, once and in words.
-        .set("log.connection.close", "false")
-        .set_log_level(RDKafkaLogLevel::Info);
+        );
+    for (name, value) in must {
+        client.set(*name, *value);
+    }
+    client.set_log_level(RDKafkaLogLevel::Info);
     client
 }
 
 /// A consumer that never joins the group: partitions are assigned by hand, and
 /// an offset that is not there is an error, never a reset.
 pub fn reader(config: &KafkaConfig) -> ClientConfig {
-    let mut client = common(config, "reader");
-    client
-        .set("group.id", &config.group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("check.crcs", "true")
-        .set("isolation.level", "read_committed")
+    let good = [
         // A full queue is looked at again soon; librdkafka would sleep for 1 s.
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.wait.max.ms", "50");
-    client
+        ("fetch.queue.backoff.ms", "5"),
+        ("fetch.wait.max.ms", "50"),
+    ];
+    let must = [
+        ("group.id", config.group.as_str()),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "error"),
+        ("check.crcs", "true"),
+        ("isolation.level", "read_committed"),
+    ];
+    settings(config, "reader", &good, &must)
 }
 
 /// The consumer that speaks for this process in the group.
 pub fn member(config: &KafkaConfig) -> ClientConfig {
-    let mut client = common(config, "member");
     let session_ms = config.session_timeout.as_millis();
-    client
-        .set("group.id", &config.group)
-        .set("session.timeout.ms", session_ms.to_string())
-        .set("heartbeat.interval.ms", (session_ms / 3).to_string())
-        // A commit waits for its answer no longer than a session lasts.
-        .set("socket.timeout.ms", session_ms.to_string())
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error");
-    client
+    let (session, heartbeat) = (session_ms.to_string(), (session_ms / 3).to_string());
+    // A commit waits for its answer no longer than a session lasts.
+    let good = [("socket.timeout.ms", session.as_str())];
+    let must = [
+        ("group.id", config.group.as_str()),
+        ("session.timeout.ms", &session),
+        ("heartbeat.interval.ms", &heartbeat),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "error"),
+    ];
+    settings(config, "member", &good, &must)
 }
 
 /// A producer whose deliveries come once and in order while it lives.
 ///
 /// `patience`: how long librdkafka tries a message; [`Duration::ZERO`] is for ever.
 pub fn producer(config: &KafkaConfig, role: &str, patience: Duration) -> ClientConfig {
-    let mut client = common(config, role);
-    client
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .set("message.timeout.ms", patience.as_millis().to_string());
-    client
+    let patience = patience.as_millis().to_string();
+    let good = [("compression.type", "lz4"), ("linger.ms", "5")];
+    let must = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", &patience),
+    ];
+    settings(config, role, &good, &must)
 }
 
 /// A client for questions about topics and groups, and for making topics.
@@ -86,7 +104,7 @@ pub fn admin(
     config: &KafkaConfig,
     health: &Arc<Health>,
 ) -> Result<AdminClient<Context>, KafkaError> {
-    common(config, "admin").create_with_context(Context {
+    settings(config, "admin", &[], &[]).create_with_context(Context {
         health: health.clone(),
     })
 }

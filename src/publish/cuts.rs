@@ -13,7 +13,7 @@ use super::records::{CutRecord, OpenCut};
 use super::sender::{Upsert, upsert};
 use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
-use crate::kafka::topics::ANSWER_WITHIN;
+use crate::kafka::topics::{self, ANSWER_WITHIN};
 use crate::merge::Gate;
 use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
@@ -31,8 +31,9 @@ pub struct Newest {
     pub next_cut: u64,
     /// The highest epoch found.
     pub epoch: u32,
-    /// What must be reached before anything is published.
-    pub gate: Gate,
+    /// What must be reached before anything is published; `None` if there were
+    /// cuts and all have expired, so that nobody knows how far they got.
+    pub gate: Option<Gate>,
 }
 
 /// The `cuts` topic.
@@ -121,28 +122,25 @@ impl Cuts {
         if let Some(highest) = highest {
             newest.next_cut = highest + 1;
         }
-        newest.gate = Gate::at(offsets);
+        if highest.is_some() || high == 0 {
+            newest.gate = Some(Gate::at(offsets));
+        }
         Ok(newest)
     }
 
-    /// Where a partition of the donations topic ends, trying until the brokers
-    /// say; a partition that is not there ends at 0. `None` if the end of the
-    /// process comes first.
-    pub fn log_end(
+    /// Where each partition of the donations topic ends, trying until the brokers
+    /// say. `None` if the end of the process comes first.
+    pub fn log_ends(
         &mut self,
         donations: &str,
-        partition: Partition,
         shutdown: &Shutdown,
-    ) -> Option<Offset> {
+    ) -> Option<BTreeMap<Partition, Offset>> {
         while !shutdown.is_overdue(super::PATIENCE) {
-            match self
-                .reader
-                .fetch_watermarks(donations, partition, ANSWER_WITHIN)
-            {
-                Ok((_, high)) => return Some(Offset(high)),
-                Err(error) if error.rdkafka_error_code() == Some(Code::UnknownPartition) => {
-                    return Some(Offset::START);
-                }
+            let client = self.reader.client();
+            let ends = topics::partitions(client, donations)
+                .and_then(|found| topics::log_ranges(client, donations, found.unwrap_or(0)));
+            match ends {
+                Ok(ends) => return Some(ends.into_iter().map(|(p, (_, end))| (p, end)).collect()),
                 Err(error) => self.tell(&error),
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -161,7 +161,7 @@ impl DeadLetters {
     }
 
     /// Sends again what was not delivered.
-    pub fn retry(&self) {
+    pub fn retry(&self, shutdown: &Shutdown) {
         let failed = {
             let mut failed = self
                 .state
@@ -174,7 +174,7 @@ impl DeadLetters {
             let headers = message.headers().cloned().unwrap_or_default();
             let (key, payload) = (message.key(), message.payload());
             let (key, payload) = (key.unwrap_or_default(), payload.unwrap_or_default());
-            self.enqueue(key, payload, headers, &Shutdown::default());
+            self.enqueue(key, payload, headers, shutdown);
         }
     }
 
@@ -186,7 +186,7 @@ impl DeadLetters {
             if waiting == 0 || shutdown.is_overdue(super::PATIENCE) {
                 return waiting;
             }
-            self.retry();
+            self.retry(shutdown);
             std::thread::sleep(Duration::from_millis(10));
         }
     }

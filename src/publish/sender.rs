@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use serde::Serialize;
 
 use crate::config::KafkaConfig;
@@ -54,6 +54,8 @@ pub enum Unsent {
 
 /// A producer whose callers wait for the acknowledgements.
 pub struct Sender {
+    settings: ClientConfig,
+    health: Arc<Health>,
     producer: BaseProducer<Acknowledgements>,
     answers: Arc<Mutex<Answers>>,
     told: Option<Instant>,
@@ -77,16 +79,12 @@ const LOOK: Duration = Duration::from_millis(1);
 impl Sender {
     /// A producer of our topics.
     pub fn new(config: &KafkaConfig, health: &Arc<Health>) -> Result<Sender, KafkaError> {
-        let answers = Arc::new(Mutex::new(Answers::default()));
-        let context = Acknowledgements {
-            common: Context {
-                health: health.clone(),
-            },
-            answers: answers.clone(),
-        };
-        let producer =
-            client::producer(config, "publisher", TRY_FOR).create_with_context(context)?;
+        let settings = client::producer(config, "publisher", TRY_FOR);
+        let (producer, answers) = producer(&settings, health)?;
+        let health = health.clone();
         Ok(Sender {
+            settings,
+            health,
             producer,
             answers,
             told: None,
@@ -107,7 +105,10 @@ impl Sender {
         let mut left: Vec<usize> = (0..upserts.len()).collect();
         while !left.is_empty() {
             match may_send() {
-                Ok(()) => left = self.try_once(upserts, &left),
+                Ok(()) => {
+                    left = self.try_once(upserts, &left);
+                    self.replace_if_broken();
+                }
                 Err(Unsent::Evicted) => return Err(Unsent::Evicted),
                 Err(Unsent::Ended) => std::thread::sleep(Duration::from_millis(20)),
             }
@@ -116,6 +117,21 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// An idempotent producer that has lost track of its sequence (its topic was
+    /// deleted, say) sends nothing any more. All that it had is answered for by
+    /// now, so another one goes on.
+    fn replace_if_broken(&mut self) {
+        let Some((code, reason)) = self.producer.client().fatal_error() else {
+            return;
+        };
+        tracing::warn!("the producer of upserts gave up ({code}: {reason}); trying with another");
+        match producer(&self.settings, &self.health) {
+            Ok((producer, answers)) => (self.producer, self.answers) = (producer, answers),
+            Err(error) => tracing::error!("no other producer: {error}"),
+        }
+        std::thread::sleep(Duration::from_secs(1));
     }
 
     /// Sends some of `upserts`; returns those that were not delivered.
@@ -166,6 +182,21 @@ impl Sender {
     fn tell(&mut self, error: &KafkaError, topic: &str) {
         tell(&mut self.told, error, topic);
     }
+}
+
+fn producer(
+    settings: &ClientConfig,
+    health: &Arc<Health>,
+) -> Result<(BaseProducer<Acknowledgements>, Arc<Mutex<Answers>>), KafkaError> {
+    let answers = Arc::new(Mutex::new(Answers::default()));
+    let common = Context {
+        health: health.clone(),
+    };
+    let context = Acknowledgements {
+        common,
+        answers: answers.clone(),
+    };
+    Ok((settings.create_with_context(context)?, answers))
 }
 
 /// Says that deliveries fail, every half a minute.

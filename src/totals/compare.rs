@@ -3,13 +3,13 @@
 //! Everything counted must be equal to the last unit. Only donors are an
 //! estimate, and checked within the bound that its method promises.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::Timestamp;
 
 use super::seen::Seen;
-use super::text::harmless;
+use super::text::{grouped, harmless};
 use crate::expected::{Expected, ExpectedCampaign};
 use crate::money::{Currency, MoneyTotal, group_thousands};
 use crate::publish::records::CampaignTotal;
@@ -43,7 +43,7 @@ impl Report {
 
     fn number(&mut self, what: &dyn Fn() -> String, expected: i128, found: i128) {
         if expected != found {
-            let [e, f, off] = [expected, found, found - expected].map(|n| grouped(n, ""));
+            let [e, f, off] = [expected, found, found.saturating_sub(expected)].map(grouped);
             let sign = if found > expected { "+" } else { "" };
             self.add(|| format!("{}: expected {e}, found {f} ({sign}{off})", what()));
         }
@@ -52,8 +52,8 @@ impl Report {
     fn money(
         &mut self,
         what: &dyn Fn() -> String,
-        expected: &std::collections::BTreeMap<Currency, MoneyTotal>,
-        found: &std::collections::BTreeMap<Currency, MoneyTotal>,
+        expected: &BTreeMap<Currency, MoneyTotal>,
+        found: &BTreeMap<Currency, MoneyTotal>,
     ) {
         let currencies: BTreeSet<Currency> = expected.keys().chain(found.keys()).copied().collect();
         for currency in currencies {
@@ -68,7 +68,8 @@ impl Report {
                 ("matched", e.matched, f.matched),
             ] {
                 if e != f {
-                    let [wanted, got, off] = [e, f, f - e].map(|amount| currency.format(amount));
+                    let [wanted, got, off] =
+                        [e, f, f.saturating_sub(e)].map(|amount| currency.format(amount));
                     let sign = if f > e { "+" } else { "" };
                     self.add(|| {
                         format!(
@@ -211,15 +212,8 @@ fn campaign(report: &mut Report, name: &str, expected: &ExpectedCampaign, found:
     }
 }
 
-fn grouped(number: i128, unit: &str) -> String {
-    let sign = if number < 0 { "-" } else { "" };
-    format!("{sign}{}{unit}", group_thousands(number.unsigned_abs()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::seen::tests::{HERE, cny, complete, total};
     use super::*;
     use crate::publish::records::CutRecord;

@@ -6,16 +6,15 @@
 //! read are those of the newest complete cut read, or newer ones.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::{ClientContext, Message};
 
+use super::listener::Listener;
 use super::seen::{Place, Seen};
 use crate::config::{Config, KafkaConfig};
 use crate::kafka::{client, topics};
@@ -247,6 +246,7 @@ impl Topic {
                 }
             }
         };
+        self.consumer.context().is_well();
         let Some(partitions) = partitions else {
             let servers = kafka.bootstrap_servers.clone();
             return Err(LogError::MissingTopic {
@@ -385,72 +385,3 @@ fn refusal(error: &KafkaError) -> Option<RDKafkaErrorCode> {
         )
     })
 }
-
-/// Hears what librdkafka says, to tell it in one message when it matters.
-#[derive(Default)]
-struct Listener(Mutex<Heard>);
-
-#[derive(Default)]
-struct Heard {
-    last: Option<String>,
-    hopeless: bool,
-    /// Whether that was said.
-    said: bool,
-}
-
-impl Listener {
-    fn last_words(&self, fallback: &str) -> String {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.last.clone().unwrap_or_else(|| fallback.into())
-    }
-
-    /// All brokers are down or do not let us in: asking again helps nobody.
-    fn is_hopeless(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .hopeless
-    }
-
-    /// A record has come.
-    fn is_well(&self) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.said {
-            tracing::info!("Kafka answers again");
-        }
-        *heard = Heard::default();
-    }
-
-    /// Says once that no broker answers, if so.
-    fn warn_if_hopeless(&self) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.hopeless && !heard.said {
-            heard.said = true;
-            let why = heard.last.as_deref().unwrap_or("no reason is known");
-            tracing::warn!("no Kafka broker answers ({why}); waiting for one");
-        }
-    }
-}
-
-impl ClientContext for Listener {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", "{facility}: {message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", "{error}: {reason}");
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match error.rdkafka_error_code() {
-            // That all are down says nothing; why the last one is, does.
-            Some(RDKafkaErrorCode::AllBrokersDown) => heard.hopeless = true,
-            Some(RDKafkaErrorCode::PartitionEOF) => {}
-            Some(RDKafkaErrorCode::Authentication) => {
-                heard.hopeless = true;
-                heard.last = Some(reason.to_string());
-            }
-            _ => heard.last = Some(reason.to_string()),
-        }
-    }
-}
-
-impl ConsumerContext for Listener {}

@@ -7,10 +7,10 @@ use jiff::tz::TimeZone;
 
 use super::By;
 use super::seen::Seen;
-use super::text::{Column, ago, columns, harmless};
+use super::text::{Column, ago, columns, grouped, harmless};
 use super::view::View;
-use crate::money::{Currency, group_thousands};
-use crate::publish::records::{CompleteCut, CutRecord};
+use crate::money::{Currency, MoneyTotal, group_thousands};
+use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord};
 
 /// Lines of [`table`] that are no campaign: to fit a table to a terminal.
 pub(super) const LINES_AROUND: usize = 8;
@@ -82,7 +82,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
         group_thousands(newest.record.id().cut.into())
     );
     if let Some(written) = newest.written_ms {
-        let _ = write!(out, " · published {}", ago(now_ms - written));
+        let _ = write!(out, " · published {}", ago(now_ms.saturating_sub(written)));
     }
     match &seen.complete {
         Some(complete) => {
@@ -170,8 +170,8 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
         ),
     ];
     if let Some(currency) = view.currency {
-        let amounts = |pick: fn(&crate::money::MoneyTotal) -> i128| {
-            let amount = |row: &&crate::publish::records::CampaignTotal| {
+        let amounts = |pick: fn(&MoneyTotal) -> i128| {
+            let amount = |row: &&CampaignTotal| {
                 row.money
                     .get(&currency)
                     .map_or("–".into(), |money| currency.format(pick(money)))
@@ -218,17 +218,12 @@ fn leading_column(view: &View<'_>) -> Option<Column> {
         .find(|column| column.title.starts_with(begins))
 }
 
-fn other_money(row: &crate::publish::records::CampaignTotal, shown: Currency) -> String {
+fn other_money(row: &CampaignTotal, shown: Currency) -> String {
     let others = row.money.iter().filter(|(currency, _)| **currency != shown);
     let texts: Vec<String> = others
         .map(|(currency, money)| format!("{currency} {}", currency.format(money.net)))
         .collect();
     texts.join(", ")
-}
-
-fn grouped(number: i128) -> String {
-    let sign = if number < 0 { "-" } else { "" };
-    format!("{sign}{}", group_thousands(number.unsigned_abs()))
 }
 
 /// A time of the record in the zone of the business days; as it is, if it is none.
@@ -251,7 +246,6 @@ mod tests {
     use super::super::seen::tests::{cny, complete, open, total};
     use super::super::view::tests::args;
     use super::*;
-    use crate::money::MoneyTotal;
 
     fn shanghai() -> TimeZone {
         TimeZoneDatabase::bundled().get("Asia/Shanghai").unwrap()

@@ -1,30 +1,15 @@
 //! `tally99 config` and the command line, on the real binary.
 
 use std::fs;
+use std::process::Command;
 
-use assert_cmd::Command;
-
-/// The binary in an environment without settings of the machine's own.
-pub fn tally99() -> Command {
-    let mut command = Command::cargo_bin("tally99").expect("the binary is built");
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TALLY99_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("RUST_LOG");
-    command
-}
+use crate::process::{self, tally99};
+use crate::wait::SOON;
 
 /// Exit code, standard output, standard error.
-pub fn run(command: &mut Command) -> (i32, String, String) {
-    let output = command.output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
-    (
-        output.status.code().expect("it exits"),
-        text(output.stdout),
-        text(output.stderr),
-    )
+fn run(command: &mut Command) -> (i32, String, String) {
+    let finished = process::run(command, SOON);
+    (finished.code(), finished.stdout, finished.stderr)
 }
 
 #[test]
@@ -36,7 +21,7 @@ fn show_prints_toml_with_sources_and_no_secrets() {
         "[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n[run]\nepoch = 2\n",
     )
     .unwrap();
-    let (code, out, err) = run(tally99()
+    let (code, out, err) = run(tally99(None::<&str>)
         .env("TALLY99_KAFKA_GROUP", "rehearsal")
         .args(["config", "show", "--workers", "3", "--config"])
         .arg(&file));
@@ -59,13 +44,13 @@ fn show_prints_toml_with_sources_and_no_secrets() {
     // It is a configuration itself.
     let again = dir.path().join("again.toml");
     fs::write(&again, out).unwrap();
-    let (code, out, _) = run(tally99().args(["config", "check", "--config"]).arg(again));
+    let (code, out, _) = run(tally99(["config", "check", "--config"]).arg(again));
     assert_eq!((code, out.as_str()), (0, "configuration is valid\n"));
 }
 
 #[test]
 fn check_reports_every_error_and_exits_with_2() {
-    let (code, out, err) = run(tally99()
+    let (code, out, err) = run(tally99(None::<&str>)
         .env("TALLY99_RUN_EPOCH", "0")
         .env("TALLY99_RUN_EPOCHS", "1")
         .args([
@@ -103,7 +88,7 @@ fn check_reports_every_error_and_exits_with_2() {
 #[test]
 fn the_files_of_the_repository_are_valid() {
     for file in ["config/default.toml", "config/giving-day.toml"] {
-        let (code, out, err) = run(tally99().args(["config", "check", "--config", file]));
+        let (code, out, err) = run(&mut tally99(["config", "check", "--config", file]));
         assert_eq!(
             (code, out.as_str(), err.as_str()),
             (0, "configuration is valid\n", ""),
@@ -114,13 +99,13 @@ fn the_files_of_the_repository_are_valid() {
 
 #[test]
 fn help_tells_the_exit_codes_and_wrong_usage_is_2() {
-    let (code, out, _) = run(tally99().arg("--help"));
+    let (code, out, _) = run(&mut tally99(["--help"]));
     assert_eq!(code, 0);
     assert!(
         out.contains("Exit codes:") && out.contains("totals") && out.contains("config"),
         "{out}"
     );
-    let (code, _, err) = run(tally99().args(["config", "check", "--wrokers", "1"]));
+    let (code, _, err) = run(&mut tally99(["config", "check", "--wrokers", "1"]));
     assert_eq!(code, 2);
     assert!(err.contains("--workers"), "{err}");
 }
@@ -128,13 +113,15 @@ fn help_tells_the_exit_codes_and_wrong_usage_is_2() {
 #[test]
 fn log_lines_are_json_when_asked() {
     // An unreachable broker makes librdkafka's details appear at debug.
-    let (_, _, err) = run(tally99().env("RUST_LOG", "librdkafka=debug").args([
-        "--log-format",
-        "json",
-        "totals",
-        "--bootstrap-servers",
-        "127.0.0.1:1",
-    ]));
+    let (_, _, err) = run(tally99(None::<&str>)
+        .env("RUST_LOG", "librdkafka=debug")
+        .args([
+            "--log-format",
+            "json",
+            "totals",
+            "--bootstrap-servers",
+            "127.0.0.1:1",
+        ]));
     let lines: Vec<&str> = err.lines().filter(|line| line.starts_with('{')).collect();
     assert!(!lines.is_empty(), "{err}");
     for line in lines {

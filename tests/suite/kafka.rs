@@ -276,6 +276,47 @@ impl Kafka {
         records
     }
 
+    /// Waits for a record that is written from now on, within milliseconds of it.
+    #[track_caller]
+    pub fn wait_for_next(
+        &self,
+        topic: &str,
+        deadline: Duration,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Record {
+        let mut settings = self.client();
+        let consumer: BaseConsumer = settings
+            .set("group.id", "none: it commits nothing and joins no group")
+            .set("fetch.wait.max.ms", "5")
+            .create()
+            .expect("valid settings");
+        let mut places = TopicPartitionList::new();
+        for (partition, end) in (0..).zip(self.end_offsets(topic)) {
+            let end = rdkafka::Offset::Offset(end);
+            places
+                .add_partition_offset(topic, partition, end)
+                .expect("a valid offset");
+        }
+        consumer.assign(&places).expect("valid partitions");
+        let begun = Instant::now();
+        loop {
+            assert!(
+                begun.elapsed() < deadline,
+                "not in {topic} after {deadline:?}"
+            );
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let record = to_record(&message);
+                    if wanted(&record) {
+                        return record;
+                    }
+                }
+                Some(Err(error)) if !is_passing(&error) => panic!("cannot read {topic}: {error}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Settings of a client of this Kafka.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -17,8 +17,8 @@ use crate::wait::holds_within;
 /// How many lines of a command's output a failure shows.
 const LAST_LINES: usize = 40;
 
-/// `tally99` with these arguments, out of reach of the settings of whoever runs
-/// the tests.
+/// `tally99` with these arguments, out of reach of the settings and log filters
+/// of whoever runs the tests.
 pub fn tally99<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally99"));
     command.args(args);
@@ -27,6 +27,7 @@ pub fn tally99<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> 
             command.env_remove(name);
         }
     }
+    command.env_remove("RUST_LOG");
     command
 }
 

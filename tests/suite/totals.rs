@@ -2,20 +2,19 @@
 //! what these tests have written there.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rustix::process::Signal;
 use tally99::expected::{Expected, ExpectedCampaign};
 use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
 use tally99::publish::records::{CampaignTotal, CompleteCut, CutRecord, OpenCut};
 
-use super::config::{run, tally99};
+use crate::process::{self, Running, tally99};
 
 /// More than any of these tests needs on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -74,10 +73,14 @@ impl Kafka {
 
     fn totals(&self, args: &[&str]) -> (i32, String, String) {
         let servers = self.cluster.bootstrap_servers();
-        run(tally99()
-            .args(["totals", "--bootstrap-servers", &servers])
-            .args(args))
+        run(tally99(["totals", "--bootstrap-servers", &servers]).args(args))
     }
+}
+
+/// Exit code, standard output, standard error.
+fn run(command: &mut Command) -> (i32, String, String) {
+    let finished = process::run(command, DEADLINE);
+    (finished.code(), finished.stdout, finished.stderr)
 }
 
 fn cny(net: i128) -> BTreeMap<Currency, MoneyTotal> {
@@ -290,7 +293,11 @@ fn what_is_missing_is_said_calmly() {
     );
 
     // Port 1 is never a broker.
-    let (code, _, err) = run(tally99().args(["totals", "--bootstrap-servers", "127.0.0.1:1"]));
+    let (code, _, err) = run(&mut tally99([
+        "totals",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+    ]));
     assert_eq!(code, 3);
     assert!(
         err.starts_with("tally99: no Kafka broker answers at 127.0.0.1:1: "),
@@ -334,7 +341,11 @@ fn a_reader_that_leaves_early_is_no_error() {
         "--bootstrap-servers",
         &servers,
     ];
-    let mut child = spawn(&args, Stdio::piped());
+    let mut child = tally99(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(
@@ -350,69 +361,138 @@ fn a_reader_that_leaves_early_is_no_error() {
 fn follow_prints_each_new_cut_and_ends_on_ctrl_c() {
     let (kafka, mut totals) = published();
     let servers = kafka.cluster.bootstrap_servers();
-    let mut child = spawn(
-        &[
-            "totals",
-            "--follow",
-            "--campaign",
-            "免费午餐",
-            "--bootstrap-servers",
-            &servers,
-        ],
-        Stdio::inherit(),
+    let args = ["totals", "--follow", "--campaign", "免费午餐"];
+    let mut follow = Running::start(tally99(args).args(["--bootstrap-servers", &servers]));
+    // Line by line: each has the upsert that belongs to its cut, not the one
+    // before.
+    follow.wait_for_output(
+        DEADLINE,
+        "cut 7 · as of 2022-09-09 08:00:01 +08:00 · 25,100 gifts · ",
     );
-    let lines = lines_of(&mut child);
-    let first = lines.recv_timeout(DEADLINE).unwrap();
-    assert!(
-        first.starts_with("cut 7 · as of 2022-09-09 08:00:01 +08:00 · 25,100 gifts · "),
-        "{first}"
-    );
-
     for cut in 8..11 {
         kafka.write_cut(&CutRecord::Open(open(cut)));
         let lunch = totals.last_mut().unwrap();
         *lunch = total("免费午餐", lunch.version + 1, i128::from(cut) * 100);
         kafka.write_totals(std::slice::from_ref(lunch));
         kafka.write_cut(&complete(cut, &totals));
-        // The line has the upsert that belongs to its cut, not the one before.
-        let line = lines.recv_timeout(DEADLINE).unwrap();
-        assert!(line.starts_with(&format!("cut {cut} · ")), "{line}");
-        assert!(
-            line.ends_with(&format!(" · top: 免费午餐 ¥{cut}.00 net CNY")),
-            "{line}"
-        );
+        follow.wait_for_output(DEADLINE, &format!(" · top: 免费午餐 ¥{cut}.00 net CNY\n"));
+        let printed = follow.stdout();
+        let line = printed.lines().last().unwrap();
+        assert!(line.starts_with(&format!("cut {cut} · ")), "{printed}");
     }
-
-    let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    follow.signal(Signal::INT);
+    let finished = follow.wait(DEADLINE);
+    assert_eq!(finished.code(), 0, "{finished}");
+    assert_eq!(finished.stdout.lines().count(), 4, "{finished}");
 }
 
-fn spawn(args: &[&str], stderr: Stdio) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_tally99"))
-        .args(args)
-        .env_remove("RUST_LOG")
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        .spawn()
-        .unwrap()
+/// On a real broker, which goes away in the middle.
+#[test]
+fn follow_goes_on_when_its_broker_comes_back() {
+    let kafka = crate::kafka::Kafka::own(1);
+    kafka.create_topic("campaign-totals", 2, &[("cleanup.policy", "compact")]);
+    kafka.create_topic("cuts", 1, &[]);
+    let publish = |cut: u64| {
+        let totals = [total("免费午餐", cut, i128::from(cut) * 100)];
+        let value = serde_json::to_vec(&totals[0]).unwrap();
+        kafka.produce("campaign-totals", [(1, "免费午餐", value)]);
+        let value = serde_json::to_vec(&complete(cut, &totals)).unwrap();
+        kafka.produce("cuts", [(0, "1", value)]);
+    };
+    publish(1);
+    let mut follow = Running::start(&mut tally99([
+        "totals",
+        "--follow",
+        "--bootstrap-servers",
+        kafka.bootstrap(),
+    ]));
+    follow.wait_for_output(DEADLINE, "¥1.00 net CNY\n");
+    kafka.kill_broker(1);
+    follow.wait_for_output(DEADLINE, "no Kafka broker answers (");
+    kafka.start_broker(1);
+    publish(2);
+    follow.wait_for_output(DEADLINE, "top: 免费午餐 ¥2.00 net CNY\n");
+    follow.wait_for_output(DEADLINE, "Kafka answers again");
+    follow.signal(Signal::TERM);
+    assert_eq!(follow.wait(DEADLINE).code(), 0);
 }
 
-fn lines_of(child: &mut Child) -> Receiver<String> {
-    let (send, receive) = channel();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    std::thread::spawn(move || {
-        for line in output.lines() {
-            if send.send(line.unwrap()).is_err() {
-                break;
-            }
+/// `run` and `totals` with the same flags, on a real broker: what was published
+/// adds up to what was given, counted here by hand.
+#[test]
+fn what_run_publishes_compares_equal() {
+    let kafka = crate::kafka::Kafka::shared();
+    let donations = kafka.new_topic("donations", 3);
+    let names = ["totals", "cuts", "windows", "dead"].map(crate::kafka::unique);
+    let group = crate::kafka::unique("group");
+    let flags = [
+        ["--bootstrap-servers", kafka.bootstrap()],
+        ["--topic", &donations],
+        ["--group", &group],
+        ["--totals-topic", &names[0]],
+        ["--cuts-topic", &names[1]],
+        ["--windows-topic", &names[2]],
+        ["--dead-letters-topic", &names[3]],
+    ]
+    .concat();
+
+    let campaigns = ["免费午餐", "Clean water", "大病救助"];
+    let mut wanted = Expected::default();
+    let mut records: Vec<(i32, String, String)> = Vec::new();
+    for i in 0..3_000_i64 {
+        let (campaign, partition) = (campaigns[i as usize % 3], (i % 7 % 3) as i32);
+        let (at_ms, amount) = (FIRST_MS + i * 10, 100 + i);
+        let event = format!(
+            r#"{{"id":"e{i}","campaign":"{campaign}","donor":"d{}","amount":{amount},"currency":"CNY","at":{at_ms}}}"#,
+            i % 700
+        );
+        records.push((partition, format!("e{i}"), event.clone()));
+        wanted.events += 1;
+        if i % 100 == 0 {
+            records.push((partition, format!("e{i}"), event));
+            wanted.events += 1;
+            wanted.duplicates += 1;
         }
-    });
-    receive
+        let sums = wanted
+            .campaigns
+            .entry(campaign.into())
+            .or_insert_with(|| ExpectedCampaign {
+                first_at_ms: at_ms,
+                ..ExpectedCampaign::default()
+            });
+        sums.events += 1;
+        sums.gifts += 1;
+        sums.last_at_ms = at_ms;
+        for money in [&mut sums.money, &mut wanted.money] {
+            let money = money.entry(Currency::parse("CNY").unwrap()).or_default();
+            money.gross += i128::from(amount);
+            money.net += i128::from(amount);
+        }
+        wanted.gifts += 1;
+    }
+    records.push((1, "bad".into(), "{".into()));
+    wanted.events += 1;
+    wanted.dead_letters = 1;
+    wanted.donors = 700;
+    kafka.produce(&donations, records);
+
+    process::run(tally99(["run", "--until-end"]).args(&flags), DEADLINE).succeeded();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("expected.json");
+    std::fs::write(&file, serde_json::to_vec(&wanted).unwrap()).unwrap();
+    let (code, out, err) = run(tally99(["totals"]).args(&flags).arg("--compare").arg(&file));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(
+        out.starts_with("equal: 3 campaigns, 3,031 events, donors estimated as "),
+        "{out}"
+    );
+    let (_, table, _) = run(tally99(["totals"]).args(&flags));
+    assert!(
+        table.contains("\n3,031 events: 30 repeats, 1 dead letters; "),
+        "{table}"
+    );
+    assert!(
+        table.contains("\n1  大病救助     1,000  ¥16,005.00 "),
+        "{table}"
+    );
 }

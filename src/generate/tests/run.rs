@@ -1,7 +1,7 @@
 //! `tally99 generate` as a whole, into files and into the mock cluster.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rdkafka::mocking::MockCluster;
@@ -76,8 +76,11 @@ fn a_stopped_run_expects_what_it_has_written() {
     let stop = Shutdown::default();
     std::thread::scope(|scope| {
         let running = scope.spawn(|| run(&config("unused:1"), &args, &stop));
-        // Any moment will do.
-        std::thread::sleep(Duration::from_millis(200));
+        // At whatever moment it comes, once the run has begun.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !out.exists() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         stop.begin();
         running.join().unwrap().unwrap();
     });
