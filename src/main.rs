@@ -156,6 +156,7 @@ fn shutdown_on_signals() -> io::Result<Shutdown> {
                     if begin.has_begun() {
                         std::process::exit(ENDED_AT_ONCE);
                     }
+                    tracing::info!("ending; a second signal ends it at once");
                     begin.begin();
                 }
             });

@@ -81,6 +81,19 @@ pub enum RunError {
         /// Who is in it.
         members: Vec<GroupMember>,
     },
+    /// Its records go away one by one.
+    #[error(
+        "topic {0} is compacted: it forgets records, so nobody could recompute its totals, and a \
+         restart would make others. Set cleanup.policy=delete and a retention.ms that is longer \
+         than the event"
+    )]
+    Compacted(String),
+    /// Topics of our own are not there, and may not be made.
+    #[error(
+        "these topics are missing, and topics.create is false: {}. Create them (docs/topics.md \
+         says what they hold), or allow it", .0.join(", ")
+    )]
+    OwnTopicsMissing(Vec<String>),
     /// A topic of our own could not be made.
     #[error("topic {0} cannot be made: {1}")]
     CreateTopic(String, String),
@@ -156,7 +169,14 @@ async fn prepare(
     if !group_is_free(&admin, config, shutdown).await? {
         return Ok(None);
     }
-    if config.topics.create {
+    check_policies(&admin, config).await?;
+    if !config.topics.create {
+        let missing =
+            tokio::task::block_in_place(|| topics::missing(admin.inner(), &config.topics))?;
+        if !missing.is_empty() {
+            return Err(RunError::OwnTopicsMissing(missing));
+        }
+    } else {
         let created = topics::create_missing(&admin, &config.topics, partitions).await;
         let created = created.map_err(|(topic, error)| {
             let advice = client::advice(&error, &topic, &config.kafka.group);
@@ -195,6 +215,23 @@ async fn prepare(
         rules,
         name: publisher_name(),
     }))
+}
+
+/// What is compacted must be, and what must not be is not.
+async fn check_policies(admin: &AdminClient<Context>, config: &Config) -> Result<(), RunError> {
+    let topics = &config.topics;
+    if topics::is_compacted(admin, &topics.donations).await == Some(true) {
+        return Err(RunError::Compacted(topics.donations.clone()));
+    }
+    for topic in [&topics.totals, &topics.windows] {
+        if topics::is_compacted(admin, topic).await == Some(false) {
+            tracing::warn!(
+                "topic {topic} is not compacted: it keeps every upsert until its retention ends, \
+                 and then the last one, too. Set cleanup.policy=compact"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn rules(config: &Config) -> Result<Rules, RunError> {

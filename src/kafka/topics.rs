@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -50,6 +50,42 @@ const DAY_MS: u64 = 86_400_000;
 
 /// A topic's settings, by name.
 type Settings<'a> = &'a [(&'a str, &'a str)];
+
+/// The names of our own topics.
+fn own(topics: &TopicsConfig) -> [&str; 4] {
+    [
+        &topics.totals,
+        &topics.cuts,
+        &topics.windows,
+        &topics.dead_letters,
+    ]
+}
+
+/// Those of our own topics that are not there.
+pub fn missing<C: ClientContext>(
+    client: &Client<C>,
+    topics: &TopicsConfig,
+) -> Result<Vec<String>, KafkaError> {
+    let mut missing = Vec::new();
+    for topic in own(topics) {
+        if partitions(client, topic)?.is_none() {
+            missing.push(topic.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+/// Whether a topic is compacted; `None` if the brokers do not say (no permission
+/// to ask, or a broker that does not know the question).
+pub async fn is_compacted<C: ClientContext>(admin: &AdminClient<C>, topic: &str) -> Option<bool> {
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+    let described = admin
+        .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+        .await;
+    let resource = described.ok()?.pop()?.ok()?;
+    let policy = resource.get("cleanup.policy")?.value.as_deref()?;
+    Some(policy.contains("compact"))
+}
 
 /// Makes those of our own topics that are missing; returns their names.
 pub async fn create_missing<C: ClientContext>(

@@ -4,7 +4,7 @@
 //! process, however it ends: the script stops them when the pipe that is its
 //! standard input closes, and the system closes that for us.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -232,6 +234,38 @@ impl Kafka {
             }
         }
         producer.flush(SOON).expect("all records acknowledged");
+    }
+
+    /// Gives a topic more partitions.
+    pub fn add_partitions(&self, name: &str, partitions: usize) {
+        let more = NewPartitions::new(name, partitions);
+        let results = block_on(self.admin().create_partitions([&more], &admin_options()));
+        for result in results.expect("the broker answers") {
+            result.unwrap_or_else(|(name, error)| panic!("{name} not extended: {error}"));
+        }
+    }
+
+    /// Deletes the records of a partition before an offset, as retention does.
+    pub fn expire(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(before))
+            .expect("a valid offset");
+        let result = block_on(self.admin().delete_records(&list, &admin_options()));
+        for element in result.expect("the broker answers").elements() {
+            element.error().expect("the records are deleted");
+        }
+    }
+
+    /// A topic's settings.
+    pub fn settings(&self, topic: &str) -> HashMap<String, String> {
+        let resource = ResourceSpecifier::Topic(topic);
+        let described = block_on(self.admin().describe_configs([&resource], &admin_options()));
+        let mut resources = described.expect("the broker answers");
+        let resource = resources.remove(0).expect("there is such a topic");
+        let entries = resource.entries.into_iter();
+        entries
+            .filter_map(|entry| Some((entry.name, entry.value?)))
+            .collect()
     }
 
     /// The offset after the last record of every partition.

@@ -12,4 +12,5 @@ mod kafka;
 mod process;
 mod takeover;
 mod totals;
+mod trouble;
 mod wait;
