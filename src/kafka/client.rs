@@ -11,9 +11,21 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
 
-/// What all our clients share.
-fn common(config: &KafkaConfig, role: &str) -> ClientConfig {
+/// What all our clients share. `usual`: what this role sets unless somebody sets
+/// it otherwise; what a caller sets on top of it is not to be changed.
+fn common(config: &KafkaConfig, role: &str, usual: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
+    client
+        // New partitions and lost topics are noticed within this time.
+        .set("topic.metadata.refresh.interval.ms", "5000")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("socket.keepalive.enable", "true")
+        // We say ourselves when brokers cannot be reached, once and in words.
+        .set("log.connection.close", "false")
+        .set_log_level(RDKafkaLogLevel::Info);
+    for (name, value) in usual {
+        client.set(*name, *value);
+    }
     for (name, value) in &config.properties {
         client.set(name, value);
     }
@@ -22,44 +34,39 @@ fn common(config: &KafkaConfig, role: &str) -> ClientConfig {
         .set(
             "client.id",
             format!("tally99-{}-{role}", std::process::id()),
-        )
-        // New partitions and lost topics are noticed within this time.
-        .set("topic.metadata.refresh.interval.ms", "5000")
-        .set("reconnect.backoff.max.ms", "2000")
-        .set("socket.keepalive.enable", "true")
-        // We say ourselves when brokers cannot be reached, once and in words.
-        .set("log.connection.close", "false")
-        .set_log_level(RDKafkaLogLevel::Info);
+        );
     client
 }
 
 /// A consumer that never joins the group: partitions are assigned by hand, and
 /// an offset that is not there is an error, never a reset.
 pub fn reader(config: &KafkaConfig) -> ClientConfig {
-    let mut client = common(config, "reader");
+    let usual = [
+        // A full queue is looked at again soon; librdkafka would sleep for 1 s.
+        ("fetch.queue.backoff.ms", "5"),
+        ("fetch.wait.max.ms", "50"),
+    ];
+    let mut client = common(config, "reader", &usual);
     client
         .set("group.id", &config.group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("check.crcs", "true")
-        .set("isolation.level", "read_committed")
-        // A full queue is looked at again soon; librdkafka would sleep for 1 s.
-        .set("fetch.queue.backoff.ms", "5")
-        .set("fetch.wait.max.ms", "50");
+        .set("isolation.level", "read_committed");
     client
 }
 
 /// The consumer that speaks for this process in the group.
 pub fn member(config: &KafkaConfig) -> ClientConfig {
-    let mut client = common(config, "member");
     let session_ms = config.session_timeout.as_millis();
+    // A commit waits for its answer no longer than a session lasts.
+    let timeout_ms = session_ms.to_string();
+    let mut client = common(config, "member", &[("socket.timeout.ms", &timeout_ms)]);
     client
         .set("group.id", &config.group)
         .set("session.timeout.ms", session_ms.to_string())
         .set("heartbeat.interval.ms", (session_ms / 3).to_string())
-        // A commit waits for its answer no longer than a session lasts.
-        .set("socket.timeout.ms", session_ms.to_string())
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -71,12 +78,11 @@ pub fn member(config: &KafkaConfig) -> ClientConfig {
 ///
 /// `patience`: how long librdkafka tries a message; [`Duration::ZERO`] is for ever.
 pub fn producer(config: &KafkaConfig, role: &str, patience: Duration) -> ClientConfig {
-    let mut client = common(config, role);
+    let usual = [("compression.type", "lz4"), ("linger.ms", "5")];
+    let mut client = common(config, role, &usual);
     client
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
         .set("message.timeout.ms", patience.as_millis().to_string());
     client
 }
@@ -86,7 +92,7 @@ pub fn admin(
     config: &KafkaConfig,
     health: &Arc<Health>,
 ) -> Result<AdminClient<Context>, KafkaError> {
-    common(config, "admin").create_with_context(Context {
+    common(config, "admin", &[]).create_with_context(Context {
         health: health.clone(),
     })
 }
@@ -240,4 +246,37 @@ pub fn advice(error: &KafkaError, topic: &str, group: &str) -> Option<String> {
         Code::SSL => "TLS failed: see ssl.ca.location in kafka.properties".into(),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn properties_that_may_be_set_are_not_set_back() {
+        let mut config = Config::default().kafka;
+        let may = [
+            ("fetch.wait.max.ms", "11"),
+            ("fetch.queue.backoff.ms", "12"),
+            ("socket.timeout.ms", "13000"),
+            ("linger.ms", "14"),
+            ("compression.type", "zstd"),
+            ("reconnect.backoff.max.ms", "15000"),
+        ];
+        for (name, value) in may {
+            config.properties.insert(name.into(), value.into());
+        }
+        for client in [
+            reader(&config),
+            member(&config),
+            producer(&config, "totals", Duration::ZERO),
+        ] {
+            for (name, value) in may {
+                assert_eq!(client.get(name), Some(value), "{name}");
+            }
+        }
+        let usual = reader(&Config::default().kafka);
+        assert_eq!(usual.get("fetch.wait.max.ms"), Some("50"));
+    }
 }
