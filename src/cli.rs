@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, ConfigError, Loaded};
+use crate::demo::DemoArgs;
 use crate::generate::GenerateArgs;
 use crate::totals::TotalsArgs;
 
@@ -75,6 +76,14 @@ pub enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Watch a giving day being counted, live: all in this process, no Kafka needed
+    ///
+    /// Starts an embedded broker, makes events at a steady rate (with repeats, refunds, late and
+    /// malformed ones), counts and emits them as `tally99 run` does on a real Kafka, and shows the
+    /// totals as they grow. Then it checks every campaign's total against the generator's own sums.
+    /// It leaves no port, file or topic behind, and reads no configuration.
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -97,6 +106,15 @@ Examples:
   tally99 totals --campaign '免费午餐' --campaign '大病救助' --format json
   tally99 totals --top 0 --format csv > totals.csv
   tally99 totals --compare expected.json";
+
+const DEMO_EXAMPLES: &str = "\
+On a terminal: q, Esc or Ctrl-C ends it early, and it checks what was made up to
+then. Elsewhere it prints a line every few seconds.
+
+Examples:
+  tally99 demo
+  tally99 demo --duration 5m --rate 50000
+  tally99 demo --campaigns 100 --duration 10s | cat";
 
 /// `tally99 config …`
 #[derive(Debug, Subcommand)]

@@ -11,10 +11,12 @@
 pub mod aggregate;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod event;
 pub mod expected;
 pub mod generate;
 pub mod kafka;
+pub mod logging;
 pub mod merge;
 pub mod money;
 pub mod offset;

@@ -6,14 +6,14 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tally99::cli::{Cli, Command, ConfigCommand, LogFormat};
+use tally99::cli::{Cli, Command, ConfigCommand};
 use tally99::config::ConfigError;
-use tally99::generate;
+use tally99::logging::Logging;
 use tally99::run::{self, RunOptions};
 use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
+use tally99::{demo, generate};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,8 +35,13 @@ enum Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_format);
-    match execute(cli.command) {
+    // The demo says itself what goes on.
+    let log_level = match cli.command {
+        Command::Demo(_) => "warn",
+        _ => "info",
+    };
+    let logging = Logging::start(cli.log_format, log_level);
+    match execute(cli.command, &logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Differs) => ExitCode::from(1),
         Err(Failure::Config(error)) => fail(&error, 2),
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<(), Failure> {
+fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
     let out = &mut io::stdout();
     match command {
         Command::Run(args) => {
@@ -78,6 +83,16 @@ fn execute(command: Command) -> Result<(), Failure> {
             match totals::run(&config, &totals, &shutdown, out, terminal).map_err(runtime)? {
                 Verdict::Fine => Ok(()),
                 Verdict::Differs => Err(Failure::Differs),
+            }
+        }
+        Command::Demo(args) => {
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
+            let terminal = io::stdout().is_terminal();
+            match demo::run(&args, &shutdown, logging, out, terminal) {
+                Ok(Verdict::Fine) => Ok(()),
+                Ok(Verdict::Differs) => Err(Failure::Differs),
+                Err(error) if error.is_usage() => Err(Failure::Usage(error.into())),
+                Err(error) => Err(runtime(error)),
             }
         }
         Command::Config(ConfigCommand::Show(settings)) => {
@@ -154,6 +169,7 @@ fn shutdown_on_signals() -> io::Result<Shutdown> {
                         _ = terminate.recv() => {}
                     }
                     if begin.has_begun() {
+                        demo::restore_terminal();
                         std::process::exit(ENDED_AT_ONCE);
                     }
                     tracing::info!("ending; a second signal ends it at once");
@@ -162,15 +178,4 @@ fn shutdown_on_signals() -> io::Result<Shutdown> {
             });
         })?;
     Ok(shutdown)
-}
-
-fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
-    }
 }

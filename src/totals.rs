@@ -10,7 +10,7 @@ mod listener;
 mod log;
 mod seen;
 mod table;
-mod text;
+pub(crate) mod text;
 mod view;
 
 use std::fs::File;
@@ -24,11 +24,13 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use crate::config::Config;
 use crate::expected::Expected;
 use crate::money::Currency;
+use crate::publish::records::{CampaignTotal, CompleteCut};
 use crate::shutdown::Shutdown;
 
+pub use compare::Report as Comparison;
 use log::Follow;
 pub use log::LogError;
-use seen::Seen;
+use seen::{Seen, SeenCut};
 use view::View;
 
 /// The flags of `tally99 totals`.
@@ -93,6 +95,25 @@ pub enum By {
 
 fn parse_currency(code: &str) -> Result<Currency, String> {
     Currency::parse(code).ok_or_else(|| "not an ISO 4217 code in capitals, such as CNY".into())
+}
+
+/// Checks totals that are at hand, and the sums of the cut at which they are
+/// exact, against what a log must add up to.
+pub fn compare(
+    expected: &Expected,
+    totals: impl IntoIterator<Item = CampaignTotal>,
+    cut: Option<CompleteCut>,
+) -> Comparison {
+    let totals = totals.into_iter();
+    let seen = Seen {
+        totals: totals.map(|t| (t.campaign.clone(), t)).collect(),
+        complete: cut.map(|record| SeenCut {
+            record,
+            written_ms: None,
+        }),
+        ..Seen::default()
+    };
+    compare::compare(expected, &seen)
 }
 
 /// How a command that checks has ended.

@@ -45,6 +45,11 @@ impl Pace {
         due
     }
 
+    /// The moment at which record number `index`, from 0, is due.
+    pub fn due_at(&self, index: u64) -> Instant {
+        self.start + self.after_start(index)
+    }
+
     /// The wall clock at which record number `index`, from 0, is due.
     pub fn due_at_ms(&self, index: u64) -> Millis {
         self.start_ms + self.after_start(index).as_millis() as Millis

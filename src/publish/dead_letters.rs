@@ -58,8 +58,11 @@ struct State {
     told: Mutex<Option<Instant>>,
 }
 
-/// What is kept of a value that the topic does not take whole.
+/// What is kept of a value that the topic does not take whole, at most.
 const TRUNCATED_BYTES: usize = 64 * 1024;
+/// A batch holds one record, or as many as fit this size: a topic refuses a batch
+/// as a whole, and small records are not to share the fate of a large one.
+const BATCH_BYTES: usize = 16 * 1024;
 /// The largest record that our producer sends; larger ones are truncated.
 const MAX_BYTES: &str = "67108864";
 
@@ -79,6 +82,7 @@ impl DeadLetters {
         };
         let producer = client::producer(config, "dead-letters", Duration::ZERO)
             .set("message.max.bytes", MAX_BYTES)
+            .set("batch.size", BATCH_BYTES.to_string())
             .create_with_context(context)?;
         Ok(DeadLetters {
             topic: topic.into(),

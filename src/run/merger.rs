@@ -69,6 +69,8 @@ pub struct Merger {
     /// The offsets of the newest complete cut.
     published: Option<BTreeMap<Partition, Offset>>,
     windows_at: Option<Instant>,
+    /// The offsets of the newest cut that came with windows.
+    windows_of: Option<BTreeMap<Partition, Offset>>,
     progress: Progress,
     error: Option<MergerError>,
 }
@@ -121,6 +123,7 @@ impl Merger {
             revocations: 0,
             published: None,
             windows_at: None,
+            windows_of: None,
             error: None,
             ends,
         }
@@ -266,16 +269,16 @@ impl Merger {
             }
             State::Ready => {
                 let held = self.merge.offsets();
-                let moved = self.published.as_ref() != Some(&held);
-                if !self.gate.is_reached(&held) || !(moved || self.merge.has_changes()) {
+                let ending = self.ends.shutdown.has_begun();
+                if !self.gate.is_reached(&held) || self.is_all_published(&held, ending) {
                     return;
                 }
-                let ending = self.ends.shutdown.has_begun();
                 let windows_due = self
                     .windows_at
                     .is_none_or(|at| at.elapsed() >= self.windows_interval);
                 let windows = if windows_due || ending || self.published.is_none() {
                     self.windows_at = Some(Instant::now());
+                    self.windows_of = Some(held);
                     self.merge.take_changed_windows()
                 } else {
                     Vec::new()
@@ -288,6 +291,14 @@ impl Merger {
         if self.ends.jobs.send(job).is_err() {
             self.ends.shutdown.begin(); // The publisher has ended; so must we.
         }
+    }
+
+    /// Whether a cut at `held` would bring nothing new; windows are asked for at
+    /// the end only, since until then they have an interval of their own.
+    fn is_all_published(&self, held: &BTreeMap<Partition, Offset>, with_windows: bool) -> bool {
+        self.published.as_ref() == Some(held)
+            && !self.merge.has_changes()
+            && (!with_windows || self.windows_of.as_ref() == Some(held))
     }
 
     /// Whether everything up to where the run ends is published.
@@ -306,8 +317,7 @@ impl Merger {
             return Ok(true);
         }
         let held = self.merge.offsets();
-        let is_published = self.published.as_ref() == Some(&held) && !self.merge.has_changes();
-        if matches!(self.state, State::Ready) && is_published {
+        if matches!(self.state, State::Ready) && self.is_all_published(&held, true) {
             self.progress.finish();
             return Ok(true);
         }

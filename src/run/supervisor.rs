@@ -29,6 +29,10 @@ const FLUSHES: usize = 256;
 /// restart may not know it for a while.
 const GONE_FOR: Duration = Duration::from_secs(30);
 
+/// How long leaving the group may take. A commit without an answer takes longer;
+/// then the group drops this process when its session ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
 /// The ends of threads that matter.
 enum Ended {
     Worker(Result<(), RunError>),
@@ -127,11 +131,12 @@ pub(super) async fn supervise(
     }
     let undelivered = tokio::task::block_in_place(|| dead_letters.finish(shutdown));
     stop_member.store(true, Ordering::Release);
-    tokio::task::block_in_place(|| {
-        for thread in member_threads {
-            let _ = thread.join();
-        }
-    });
+    let leaving = Instant::now();
+    while member_threads.iter().any(|thread| !thread.is_finished())
+        && leaving.elapsed() < LEAVE_WITHIN
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     watched?;
     merged?;
     if undelivered > 0 {

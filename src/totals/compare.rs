@@ -23,15 +23,28 @@ const DONORS_ERROR: f64 = 4.0 * 1.04 / 128.0;
 
 /// What a comparison found.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub struct Report {
     shown: Vec<String>,
     differences: usize,
+    campaigns: usize,
+    equal_campaigns: usize,
     summary: String,
 }
 
 impl Report {
+    /// Whether there is no difference at all.
     pub fn is_equal(&self) -> bool {
         self.differences == 0
+    }
+
+    /// How many campaigns were compared: expected, or found, or both.
+    pub fn campaigns(&self) -> usize {
+        self.campaigns
+    }
+
+    /// How many of them are equal in every figure.
+    pub fn equal_campaigns(&self) -> usize {
+        self.equal_campaigns
     }
 
     fn add(&mut self, difference: impl FnOnce() -> String) {
@@ -116,7 +129,9 @@ pub(super) fn compare(expected: &Expected, seen: &Seen) -> Report {
         .keys()
         .chain(seen.totals.keys())
         .collect();
+    report.campaigns = names.len();
     for name in names {
+        let before = report.differences;
         match (expected.campaigns.get(name), seen.totals.get(name)) {
             (Some(expected), Some(found)) => campaign(&mut report, name, expected, found),
             (Some(expected), None) => report.add(|| {
@@ -135,6 +150,7 @@ pub(super) fn compare(expected: &Expected, seen: &Seen) -> Report {
             }),
             (None, None) => {}
         }
+        report.equal_campaigns += usize::from(report.differences == before);
     }
     report
 }
@@ -274,6 +290,7 @@ mod tests {
             report.to_string(),
             "equal: 2 campaigns, 1,010 events, donors estimated as 900 where 890 is exact (allowed: 3.25 %)\n"
         );
+        assert_eq!((report.campaigns(), report.equal_campaigns()), (2, 2));
     }
 
     #[test]
@@ -320,6 +337,8 @@ mod tests {
     fn a_campaign_too_few_and_one_too_many() {
         let (expected, mut totals, cut) = both();
         totals[1].campaign = "wat\u{7}er".into();
+        let report = compare(&expected, &Seen::with(&totals, std::slice::from_ref(&cut)));
+        assert_eq!((report.campaigns(), report.equal_campaigns()), (3, 1));
         assert_eq!(
             differences(&expected, &totals, &cut),
             [

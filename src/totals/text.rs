@@ -10,7 +10,7 @@ use crate::money::group_thousands;
 /// The text with everything invisible made visible: control characters (names
 /// come from strangers, and could move the cursor or set the window's title),
 /// and what reverses or hides text.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_harmful(c) {
@@ -36,7 +36,7 @@ pub(super) fn grouped(number: i128) -> String {
 }
 
 /// How many columns of a terminal the text takes: two for a Chinese character.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     UnicodeWidthStr::width(text)
 }
 

@@ -1,6 +1,8 @@
 //! What can go wrong around `tally99 run`: each gives a message that says what
 //! happens and what to do, and it goes on by itself where it can.
 
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
@@ -307,7 +309,11 @@ fn odd_records_become_dead_letters_with_their_bytes() {
         1,
         &[("max.message.bytes", "100000")],
     );
-    let large = "x".repeat(900_000);
+    // Letters that do not compress: what counts is what the producer sends.
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
+    let large: String = (0..900_000)
+        .map(|_| random.random_range('A'..='z'))
+        .collect();
     let values = [large.as_bytes(), b"", b"\xff", br#"{"id":"a"}"#];
     kafka.produce(&topic, values.map(|value| (0, "key", value)));
     run(&day, &["--until-end"]).succeeded();
