@@ -166,10 +166,11 @@ async fn prepare(
     let Some(partitions) = wait_for_topic(&admin, config, health, shutdown).await? else {
         return Ok(None);
     };
-    if !group_is_free(&admin, config, shutdown).await? {
-        return Ok(None);
+    match look_into_group(&admin, config, shutdown).await? {
+        Group::Free => check_policies(&admin, config).await?,
+        Group::Embedded => {} // Its topics have no settings to ask for.
+        Group::Ended => return Ok(None),
     }
-    check_policies(&admin, config).await?;
     if !config.topics.create {
         let missing =
             tokio::task::block_in_place(|| topics::missing(admin.inner(), &config.topics))?;
@@ -292,21 +293,30 @@ async fn wait_for_topic(
     Ok(None)
 }
 
-/// Whether no other process is in the group; `false` if the end is asked for
-/// meanwhile. A process that was killed stays a member until its session ends,
-/// so that is waited for.
-async fn group_is_free(
+/// What a look into the group may find.
+enum Group {
+    /// No other process.
+    Free,
+    /// The broker knows no such question: it is the embedded one, with no others.
+    Embedded,
+    /// The end was asked for meanwhile.
+    Ended,
+}
+
+/// Refuses to start beside another process. One that was killed stays a member
+/// until its session ends, so that is waited for.
+async fn look_into_group(
     admin: &AdminClient<Context>,
     config: &Config,
     shutdown: &Shutdown,
-) -> Result<bool, RunError> {
+) -> Result<Group, RunError> {
     let group = &config.kafka.group;
     let patience = config.kafka.session_timeout + Duration::from_secs(2);
     let since = Instant::now();
     let mut said = false;
     while !shutdown.has_begun() {
         match tokio::task::block_in_place(|| group::live_members(admin.inner(), group)) {
-            Ok(members) if members.is_empty() => return Ok(true),
+            Ok(members) if members.is_empty() => return Ok(Group::Free),
             Ok(members) if since.elapsed() > patience => {
                 return Err(RunError::GroupInUse {
                     group: group.clone(),
@@ -323,8 +333,7 @@ async fn group_is_free(
                     );
                 }
             }
-            // A broker that cannot list groups (the embedded one) has no others.
-            Err(error) if group::is_unsupported(&error) => return Ok(true),
+            Err(error) if group::is_unsupported(&error) => return Ok(Group::Embedded),
             Err(error) => {
                 if let Some(advice) = client::advice(&error, &config.topics.donations, group) {
                     return Err(RunError::Refused(advice));
@@ -337,5 +346,5 @@ async fn group_is_free(
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
-    Ok(false)
+    Ok(Group::Ended)
 }
