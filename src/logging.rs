@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
@@ -48,12 +48,17 @@ impl Logging {
             LogFormat::Text => to_stderr.with_ansi(io::stderr().is_terminal()).boxed(),
             LogFormat::Json => to_stderr.json().boxed(),
         };
+        // Layers that do not say so keep every level alive, and then each of the
+        // trace lines that the Kafka client has for each message is looked at.
+        let highest = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
         let screen = logging.clone();
+        let to_screen = dynamic_filter_fn(move |_, _| !screen.is_held());
         tracing_subscriber::registry()
             .with(filter)
-            .with(to_stderr.with_filter(dynamic_filter_fn(move |_, _| !screen.is_held())))
-            .with(Keeper(logging.clone()))
+            .with(to_stderr.with_filter(to_screen.with_max_level_hint(highest)))
+            .with(Keeper(logging.clone()).with_filter(highest))
             .init();
+        debug_assert_eq!(LevelFilter::current(), highest);
         logging
     }
 
