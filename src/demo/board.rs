@@ -63,11 +63,14 @@ pub(super) struct Board {
     pub points: VecDeque<Point>,
     campaigns: HashMap<Arc<str>, Standing>,
     /// What changed in the last minute, oldest first.
-    changes: VecDeque<(Instant, Vec<(Arc<str>, i128)>)>,
+    changes: VecDeque<(Instant, Changes)>,
     /// The figures a minute ago or, before that, at the start.
     minute: VecDeque<(Instant, Figures)>,
     last_point: Option<(Instant, Figures)>,
 }
+
+/// By how much campaigns changed.
+type Changes = Vec<(Arc<str>, i128)>;
 
 #[derive(Debug, Default)]
 struct Standing {

@@ -21,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         money,
         picture,
         Chart {
-            title: vec![(given, "a second")],
+            titles: vec![vec![(given.clone(), "a second")], vec![(given, "")]],
             color: MONEY,
             value: |point| point.money,
         },
@@ -31,25 +31,31 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         events,
         picture,
         Chart {
-            title: vec![(rate(picture), "events a second")],
+            titles: ["events a second", "events/s", ""]
+                .map(|word| vec![(rate(picture), word)])
+                .into(),
             color: EVENTS,
             value: |point| point.events,
         },
     );
-    let title = match &picture.latency {
-        None => vec![(String::new(), "latency")],
-        Some(latency) => vec![
-            (String::new(), "latency p50"),
-            (seconds(latency.p50_ms), "p99"),
-            (seconds(latency.p99_ms), ""),
-        ],
-    };
+    let p50_p99 = picture.latency.as_ref().map(|latency| {
+        let [p50, p99] = [latency.p50_ms, latency.p99_ms].map(seconds);
+        [(p50, "p50"), (p99, "p99")]
+    });
+    let word = (String::new(), "latency");
     chart(
         frame,
         latency,
         picture,
         Chart {
-            title,
+            titles: match p50_p99 {
+                None => vec![vec![word]],
+                Some([p50, p99]) => vec![
+                    vec![word, p50.clone(), p99.clone()],
+                    vec![p50, p99.clone()],
+                    vec![p99],
+                ],
+            },
             color: LATENCY,
             value: |point| point.p99_ms,
         },
@@ -57,25 +63,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
 }
 
 struct Chart {
-    /// Figures, each with the word behind it.
-    title: Vec<(String, &'static str)>,
+    /// Figures, each with the word behind it: the first title that fits is shown.
+    titles: Vec<Vec<(String, &'static str)>>,
     color: Color,
     value: fn(&Point) -> u64,
 }
 
 fn chart(frame: &mut Frame<'_>, area: Rect, picture: &Picture, chart: Chart) {
-    let mut title = Line::from(" ");
-    for (figure, word) in chart.title {
-        for part in [
-            Span::from(figure).fg(chart.color).bold(),
-            Span::from(word).fg(QUIET),
-        ] {
-            if !part.content.is_empty() {
-                title.push_span(part);
-                title.push_span(" ");
-            }
-        }
-    }
+    // Two columns are the corners.
+    let fits = |title: &Line<'_>| title.width() + 2 <= area.width.into();
+    let titles = chart.titles.into_iter();
+    let title = titles
+        .map(|parts| title(parts, chart.color))
+        .find(fits)
+        .unwrap_or_default();
     let block = Block::bordered()
         .border_type(BorderType::Rounded)
         .border_style(Style::new().fg(LINES))
@@ -93,4 +94,18 @@ fn chart(frame: &mut Frame<'_>, area: Rect, picture: &Picture, chart: Chart) {
         .style(Style::new().fg(chart.color))
         .block(block);
     frame.render_widget(spark, area);
+}
+
+fn title(parts: Vec<(String, &'static str)>, color: Color) -> Line<'static> {
+    let mut title = Line::from(" ");
+    for (figure, word) in parts {
+        let figure = Span::from(figure).fg(color).bold();
+        for part in [figure, Span::from(word).fg(QUIET)] {
+            if !part.content.is_empty() {
+                title.push_span(part);
+                title.push_span(" ");
+            }
+        }
+    }
+    title
 }

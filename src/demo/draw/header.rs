@@ -82,8 +82,11 @@ pub(super) fn cards(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     };
     let mut shown = cards.len();
     let sum = |count: usize| cards[..count].iter().map(wide).sum::<usize>();
-    while shown > 1 && sum(shown) + 3 * (shown - 1) > area.width.into() {
+    while shown > 0 && sum(shown) + 3 * (shown - 1) > area.width.into() {
         shown -= 1;
+    }
+    if shown == 0 {
+        return;
     }
     let spare = usize::from(area.width).saturating_sub(sum(shown));
     let gap = (spare / shown).clamp(3, 9);

@@ -35,13 +35,15 @@ impl Column {
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let campaigns = group_thousands(picture.figures.campaigns.into());
+    let mut title = Line::from(Span::from(" campaigns by total ").bold());
+    let of = Span::from(format!("of {campaigns} ")).fg(QUIET);
+    if title.width() + of.width() + 2 <= area.width.into() {
+        title.push_span(of);
+    }
     let block = Block::bordered()
         .border_type(BorderType::Rounded)
         .border_style(Style::new().fg(LINES))
-        .title(Line::from(vec![
-            Span::from(" campaigns by total ").bold(),
-            Span::from(format!("of {campaigns} ")).fg(QUIET),
-        ]));
+        .title(title);
     let inner = inset(block.inner(area));
     frame.render_widget(block, area);
     let mut lines = inner.rows();
@@ -80,16 +82,19 @@ impl Table<'_> {
         let rank = rows.len().to_string().len();
         let names = rows.iter().map(|row| width(&row.campaign));
         let longest = names.max().unwrap_or(0).max(NAME_MIN);
-        let rest = |columns: &[Column]| {
+        let taken = |columns: &[Column]| {
             let figures: usize = columns.iter().map(|column| column.wide() + GAP).sum();
-            wide.saturating_sub(rank + GAP + figures)
+            rank + GAP + figures
         };
+        let rest = |columns: &[Column]| wide.saturating_sub(taken(columns));
         // Donors first, then gifts; total and last minute stay.
         while columns.len() > 2 && rest(&columns) < longest {
             columns.pop();
         }
-        while columns.len() > 1 && rest(&columns) < NAME_MIN {
-            columns.pop();
+        while (columns.len() > 1 && rest(&columns) < NAME_MIN) || taken(&columns) > wide {
+            if columns.pop().is_none() {
+                break;
+            }
         }
         let rest = rest(&columns);
         let name = longest.min(rest);
@@ -183,16 +188,4 @@ fn bar(net: i128, leader: i128, columns: usize) -> (String, String) {
     let bar = format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8]);
     let blanks = " ".repeat(columns - width(&bar));
     (bar, blanks)
-}
-
-/// A row for tests.
-#[cfg(test)]
-pub(super) fn row(campaign: &str, net: i128) -> Row {
-    Row {
-        campaign: campaign.into(),
-        net,
-        last_minute: net / 3,
-        gifts: net as u64 / 2_000,
-        donors: net as u64 / 3_000,
-    }
 }
