@@ -29,11 +29,13 @@ impl fmt::Display for Day {
 #[derive(Clone, Debug)]
 pub struct Calendar {
     zone: TimeZone,
-    /// The day asked for last, and its instants: neighbours in the log are
-    /// nearly always of one day, and a look into the zone's rules costs more
+    /// Instants around the one asked for last that are of one day: neighbours in
+    /// the log nearly always are, and a look into the zone's rules costs more
     /// than all else that is done with an event.
     last: (Range<Millis>, Day),
 }
+
+const DAY_MS: i64 = 86_400_000;
 
 impl Calendar {
     /// The calendar of a zone by its IANA name; `None` if there is no such zone.
@@ -43,6 +45,11 @@ impl Calendar {
             zone,
             last: (0..0, Day(0)),
         })
+    }
+
+    /// The zone's IANA name.
+    pub fn zone_name(&self) -> &str {
+        self.zone.iana_name().unwrap_or_default()
     }
 
     /// The business day of an instant.
@@ -61,19 +68,24 @@ impl Calendar {
         self.last.1
     }
 
+    /// The day of `at`, and a range of instants around it that are of this day.
+    ///
+    /// The range ends where clocks change: with clocks set back at midnight, a
+    /// day can have two parts and another day's beginning between them.
     #[cold]
     fn look_up(&self, at: Millis) -> (Range<Millis>, Day) {
-        let at = Timestamp::from_millisecond(at).expect("at is checked to lie in 2000..2100");
-        let date = at.to_zoned(self.zone.clone()).date();
-        let start_of = |date: Date| {
-            let midnight = date
-                .to_zoned(self.zone.clone())
-                .expect("a date near 2000..2100");
-            midnight.timestamp().as_millisecond()
-        };
-        let next = date.tomorrow().expect("a date near 2000..2100");
-        let day = date.since(EPOCH).expect("both are civil dates").get_days();
-        (start_of(date)..start_of(next), Day(day))
+        let timestamp = |ms| Timestamp::from_millisecond(ms).expect("in 2000..2100, or near it");
+        let offset_ms = i64::from(self.zone.to_offset(timestamp(at)).seconds()) * 1_000;
+        let day = (at + offset_ms).div_euclid(DAY_MS);
+        let (mut start, mut end) = (day * DAY_MS - offset_ms, (day + 1) * DAY_MS - offset_ms);
+        let changed_before = self.zone.preceding(timestamp(at + 1)).next();
+        if let Some(change) = changed_before {
+            start = start.max(change.timestamp().as_millisecond());
+        }
+        if let Some(change) = self.zone.following(timestamp(at)).next() {
+            end = end.min(change.timestamp().as_millisecond());
+        }
+        (start..end, Day(day as i32))
     }
 }
 
@@ -81,13 +93,41 @@ impl Calendar {
 mod tests {
     use super::*;
 
+    /// The date on a clock of the zone, by jiff alone.
+    fn date_of(zone: &str, at: Millis) -> String {
+        let zone = TimeZoneDatabase::bundled().get(zone).unwrap();
+        let at = Timestamp::from_millisecond(at).unwrap();
+        at.to_zoned(zone).date().to_string()
+    }
+
+    /// Around midnights and changes of clocks, in whatever order instants come.
     #[test]
-    fn a_day_is_as_long_as_its_zone_makes_it() {
-        // Clocks went forward in Berlin on 2022-03-27: 23 hours.
-        let calendar = Calendar::of_zone("Europe/Berlin").unwrap();
-        let (instants, day) = calendar.look_up(1_648_378_800_000);
-        assert_eq!(day.to_string(), "2022-03-27");
-        assert_eq!(instants.end - instants.start, 23 * 3_600_000);
+    fn the_day_of_an_instant_does_not_depend_on_what_was_asked_before() {
+        let hours = [
+            -50, -26, -25, -24, -2, -1, 0, 1, 2, 23, 24, 25, 26, 49, -3, 3,
+        ];
+        for (zone, around) in [
+            // Set back at one minute past midnight: a day has two parts.
+            ("America/St_Johns", 1_162_089_060_000),
+            ("America/Sao_Paulo", 1_540_695_600_000),
+            // 2011-12-30 does not exist.
+            ("Pacific/Apia", 1_325_239_200_000),
+            ("Europe/Berlin", 1_648_342_800_000),
+            ("Asia/Shanghai", 1_662_652_800_000),
+            ("Asia/Kathmandu", 1_662_660_900_000),
+        ] {
+            let mut calendar = Calendar::of_zone(zone).unwrap();
+            for first in hours {
+                for then in hours {
+                    for off in [-1, 0, 1, 59_999, 1_800_000] {
+                        calendar.day_of(around + first * 3_600_000);
+                        let at = around + then * 3_600_000 + off;
+                        let day = calendar.day_of(at).to_string();
+                        assert_eq!(day, date_of(zone, at), "{zone} at {at} after {first} h");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
