@@ -34,7 +34,7 @@ use rdkafka::error::KafkaError;
 use crate::config::Config;
 use crate::generate::{KafkaSink, KafkaSinkError, SettingsError, Traffic};
 use crate::logging::Logging;
-use crate::publish::records::{OpenCut, campaign_total, complete_cut};
+use crate::publish::records::{CutId, campaign_total, complete_cut};
 use crate::run::{self, RunError, RunOptions};
 use crate::shutdown::Shutdown;
 use crate::totals::{self, Comparison, Verdict};
@@ -292,11 +292,11 @@ impl<'a> Demo<'a> {
             .iter()
             .map(|total| campaign_total(total, number, epoch));
         let cut = newest.map(|newest| {
-            let id = OpenCut {
+            let id = CutId {
                 cut: newest.number,
                 epoch,
-                publisher: String::new(),
                 offsets: newest.cut.offsets.clone(),
+                ..CutId::default()
             };
             complete_cut(id, &newest.cut)
         });

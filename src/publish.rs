@@ -22,13 +22,14 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 
 use crate::config::{Config, TopicsConfig};
-use crate::kafka::client::Health;
+use crate::kafka::client::{self, Health};
 use crate::kafka::member::Membership;
 use crate::merge::{CampaignWindows, Cut, Gate};
 use crate::offset::{Offset, Partition};
+use crate::shard::Rules;
 use crate::shutdown::Shutdown;
 use cuts::{Cuts, Newest};
-use records::{CutRecord, OpenCut};
+use records::{CutId, CutRecord};
 use sender::{Sender as Upserts, Unsent};
 
 /// How long what is under way may take once the end is asked for.
@@ -73,7 +74,8 @@ pub enum Report {
 pub struct Publisher {
     topics: TopicsConfig,
     epoch: u32,
-    name: String,
+    group: String,
+    rules: String,
     cuts: Cuts,
     upserts: Upserts,
     membership: Arc<Membership>,
@@ -84,10 +86,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that calls itself `name` in `cuts`.
+    /// A publisher of totals that were folded by `rules`.
     pub fn new(
         config: &Config,
-        name: String,
+        rules: &Rules,
         membership: &Arc<Membership>,
         health: &Arc<Health>,
         shutdown: &Shutdown,
@@ -95,12 +97,13 @@ impl Publisher {
         Ok(Publisher {
             topics: config.topics.clone(),
             epoch: config.run.epoch,
+            group: config.kafka.group.clone(),
+            rules: rules.to_string(),
             cuts: Cuts::new(&config.kafka, &config.topics.cuts, health)?,
             upserts: Upserts::new(&config.kafka, health)?,
             membership: membership.clone(),
             revocations: 0,
             next_cut: 1,
-            name,
             shutdown: shutdown.clone(),
         })
     }
@@ -163,7 +166,7 @@ impl Publisher {
 
     /// Looks for records of others in `cuts`.
     fn look(&mut self) -> Option<Report> {
-        let foreign = self.cuts.foreign(&self.name)?;
+        let foreign = self.cuts.foreign(client::process_name())?;
         tracing::warn!(
             "another publisher, {}, wrote cut {}: emitting every campaign again",
             foreign.publisher,
@@ -177,10 +180,13 @@ impl Publisher {
     fn publish(&mut self, cut: &Cut, windows: &[CampaignWindows]) -> Report {
         let number = self.next_cut;
         self.next_cut += 1;
-        let id = OpenCut {
+        let id = CutId {
             cut: number,
             epoch: self.epoch,
-            publisher: self.name.clone(),
+            publisher: client::process_name().to_owned(),
+            topic: self.topics.donations.clone(),
+            group: self.group.clone(),
+            rules: self.rules.clone(),
             offsets: cut.offsets.clone(),
         };
         match self.steps(&id, cut, windows) {
@@ -201,12 +207,7 @@ impl Publisher {
         }
     }
 
-    fn steps(
-        &mut self,
-        id: &OpenCut,
-        cut: &Cut,
-        windows: &[CampaignWindows],
-    ) -> Result<(), Unsent> {
+    fn steps(&mut self, id: &CutId, cut: &Cut, windows: &[CampaignWindows]) -> Result<(), Unsent> {
         let (number, epoch) = (id.cut, id.epoch);
         let (membership, revocations) = (&self.membership, self.revocations);
         // Asked before every step and every try: are we still the ones?

@@ -17,7 +17,7 @@ mod supervisor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::error::KafkaError;
@@ -146,8 +146,6 @@ struct Ready {
     partitions: usize,
     until: Option<BTreeMap<Partition, Offset>>,
     rules: Rules,
-    /// What the publisher calls itself.
-    name: String,
 }
 
 /// How long to wait before Kafka is asked again.
@@ -214,7 +212,6 @@ async fn prepare(
         partitions,
         until,
         rules,
-        name: publisher_name(),
     }))
 }
 
@@ -244,22 +241,6 @@ fn rules(config: &Config) -> Result<Rules, RunError> {
         dedup_horizon_s: config.counting.dedup_horizon_s,
         max_ahead_ms: config.counting.max_ahead_ms,
     })
-}
-
-/// A name that no other process has or had.
-fn publisher_name() -> String {
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!(
-        "{host}-{}-{:x}",
-        std::process::id(),
-        since_epoch.as_millis()
-    )
 }
 
 /// How many partitions the donations topic has, once it and Kafka are there.

@@ -19,6 +19,7 @@ mod ledger;
 mod panes;
 mod values;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use calendar::{Calendar, Day};
@@ -42,6 +43,22 @@ pub struct Rules {
     pub dedup_horizon_s: u32,
     /// How far `at` may be ahead of the record's timestamp, in milliseconds.
     pub max_ahead_ms: i64,
+}
+
+/// Goes up when the code decodes or counts by other rules than before.
+const RULES_VERSION: u32 = 1;
+
+impl fmt::Display for Rules {
+    /// Two rules that read the same make the same totals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "v{RULES_VERSION}; days of {}; ids known for {} s; at most {} ms ahead",
+            self.calendar.zone_name(),
+            self.dedup_horizon_s,
+            self.max_ahead_ms
+        )
+    }
 }
 
 /// A record of the partition, as the fold sees it.

@@ -1,7 +1,7 @@
 //! How our clients are set up, and what they say when brokers do not answer.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
@@ -10,6 +10,24 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
+
+/// A name that no other process has or had: host, process id, and when it started.
+/// The id alone would not do, since in containers it is 1 for all.
+pub fn process_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let millis = since_epoch.unwrap_or_default().as_millis();
+        format!("{host}-{}-{millis:x}", std::process::id())
+    })
+}
+
+/// What a client of this process calls itself.
+pub fn client_id(role: &str) -> String {
+    format!("tally99-{}-{role}", process_name())
+}
 
 /// A client's settings: what is good for us, what the user sets over it, and
 /// what must be so for totals to be right. (The configuration refuses to set the
@@ -37,10 +55,7 @@ fn settings(
     }
     client
         .set("bootstrap.servers", &config.bootstrap_servers)
-        .set(
-            "client.id",
-            format!("tally99-{}-{role}", std::process::id()),
-        );
+        .set("client.id", client_id(role));
     for (name, value) in must {
         client.set(*name, *value);
     }

@@ -10,7 +10,7 @@ use super::topics::ANSWER_WITHIN;
 /// A live member of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMember {
-    /// What it calls itself: `tally99-<process id>-member` if it is ours.
+    /// What it calls itself: `tally99-<host>-<process id>-<start>-member` if it is ours.
     pub client_id: String,
     /// Where it connects from.
     pub host: String,

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::records::{CutRecord, OpenCut};
+use super::records::{CutId, CutRecord};
 use super::sender::{Upsert, upsert};
 use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
@@ -149,8 +149,8 @@ impl Cuts {
     }
 
     /// The newest record since the last look that `own` did not write.
-    pub fn foreign(&mut self, own: &str) -> Option<OpenCut> {
-        let mut found: Option<OpenCut> = None;
+    pub fn foreign(&mut self, own: &str) -> Option<CutId> {
+        let mut found: Option<CutId> = None;
         while let Some(result) = self.reader.poll(Duration::ZERO) {
             match result {
                 Ok(message) => {
@@ -182,7 +182,7 @@ impl Cuts {
     }
 }
 
-fn parse(payload: Option<&[u8]>) -> Option<OpenCut> {
+fn parse(payload: Option<&[u8]>) -> Option<CutId> {
     CutRecord::parse(payload?)
         .ok()
         .map(|record| record.id().clone())

@@ -47,12 +47,12 @@ pub struct CampaignTotal {
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum CutRecord {
     /// Written and acknowledged before the first upsert of the cut.
-    Open(OpenCut),
+    Open(CutId),
     /// Written when all upserts of the cut are acknowledged.
     Complete(CompleteCut),
     /// Written by a publisher that found itself evicted in the middle of this
     /// cut: upserts of it may have come late, so others emit everything again.
-    Abandoned(OpenCut),
+    Abandoned(CutId),
 }
 
 impl CutRecord {
@@ -72,7 +72,7 @@ impl CutRecord {
         struct Head {
             state: State,
         }
-        let id: OpenCut = serde_json::from_slice(value)?;
+        let id: CutId = serde_json::from_slice(value)?;
         Ok(match serde_json::from_slice::<Head>(value)?.state {
             State::Open => CutRecord::Open(id),
             State::Abandoned => CutRecord::Abandoned(id),
@@ -84,7 +84,7 @@ impl CutRecord {
     }
 
     /// What names the cut, whatever its state.
-    pub fn id(&self) -> &OpenCut {
+    pub fn id(&self) -> &CutId {
         match self {
             CutRecord::Open(id) | CutRecord::Abandoned(id) => id,
             CutRecord::Complete(cut) => &cut.id,
@@ -94,13 +94,19 @@ impl CutRecord {
 
 /// What names a cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenCut {
+pub struct CutId {
     /// Its number; numbers rise through restarts.
     pub cut: u64,
     /// The fold's epoch.
     pub epoch: u32,
     /// Which process wrote it.
     pub publisher: String,
+    /// The topic whose records are counted.
+    pub topic: String,
+    /// The consumer group that counts them.
+    pub group: String,
+    /// What shapes the fold: cuts of one epoch have the same rules.
+    pub rules: String,
     /// Where the cut lies in each partition: the next offset to apply.
     pub offsets: BTreeMap<Partition, Offset>,
 }
@@ -110,7 +116,7 @@ pub struct OpenCut {
 pub struct CompleteCut {
     /// Number, epoch, publisher and offsets.
     #[serde(flatten, skip_deserializing)]
-    pub id: OpenCut,
+    pub id: CutId,
     /// The newest event time in it, RFC 3339 in UTC; absent before the first event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<String>,
@@ -225,7 +231,7 @@ pub fn campaign_windows(
 }
 
 /// The record that completes a cut.
-pub fn complete_cut(id: OpenCut, cut: &merge::Cut) -> CompleteCut {
+pub fn complete_cut(id: CutId, cut: &merge::Cut) -> CompleteCut {
     let tally = &cut.tally;
     let by_reason = Reason::ALL
         .iter()
@@ -256,10 +262,13 @@ mod tests {
 
     #[test]
     fn a_cut_reads_back_as_it_was_written() {
-        let id = OpenCut {
+        let id = CutId {
             cut: 7,
             epoch: 1,
             publisher: "here-1".into(),
+            topic: "donations".into(),
+            group: "tally99".into(),
+            rules: "v1".into(),
             offsets: BTreeMap::from([(0, Offset(48_211)), (11, Offset(3))]),
         };
         let cny = Currency::parse("CNY").unwrap();

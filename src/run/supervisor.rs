@@ -14,7 +14,7 @@ use super::merger::{Merger, MergerEnds};
 use super::{Ready, RunError};
 use crate::aggregate::{Command, Worker, WorkerEnds};
 use crate::config::Config;
-use crate::kafka::client::Health;
+use crate::kafka::client::{self, Health};
 use crate::kafka::group;
 use crate::kafka::member::{Member, MemberEvent, Membership};
 use crate::offset::Partition;
@@ -81,7 +81,7 @@ pub(super) async fn supervise(
 
     let (jobs, job_queue) = sync_channel(1);
     let (report, reports) = channel();
-    let publisher = Publisher::new(config, ready.name.clone(), &membership, health, shutdown)?;
+    let publisher = Publisher::new(config, &ready.rules, &membership, health, shutdown)?;
     let publisher = std::thread::Builder::new()
         .name("publisher".into())
         .spawn(move || publisher.run(&job_queue, &report))
@@ -108,7 +108,7 @@ pub(super) async fn supervise(
     let member_threads = member_threads(member, &stop_member);
     tracing::info!(
         "publisher {}: {} workers for {} partitions of {topic}, group {}",
-        ready.name,
+        client::process_name(),
         config.run.workers,
         ready.partitions,
         config.kafka.group
@@ -316,7 +316,7 @@ impl Supervisor<'_> {
         }
         self.incomplete_since = Some(Instant::now());
         let members = self.others();
-        let own = format!("tally99-{}-", std::process::id());
+        let own = client::client_id("member");
         if members.iter().any(|member| member.client_id < own) {
             let group = self.config.kafka.group.clone();
             return Err(RunError::GroupInUse { group, members });
@@ -329,7 +329,7 @@ impl Supervisor<'_> {
         let group = &self.config.kafka.group;
         let members =
             tokio::task::block_in_place(|| group::live_members(self.ready.admin.inner(), group));
-        let own = format!("tally99-{}-member", std::process::id());
+        let own = client::client_id("member");
         let members = members.unwrap_or_default().into_iter();
         members.filter(|member| member.client_id != own).collect()
     }

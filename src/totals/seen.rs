@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord, OpenCut};
+use crate::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
 /// Everything read so far.
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Seen {
             Ok(record) => record,
             Err(error) => return self.refuse(place, error.to_string()),
         };
-        let newer = |than: &OpenCut| number(record.id()) >= number(than);
+        let newer = |than: &CutId| number(record.id()) >= number(than);
         if let CutRecord::Complete(cut) = &record
             && self
                 .complete
@@ -117,7 +117,7 @@ impl Seen {
     }
 }
 
-fn number(cut: &OpenCut) -> (u32, u64) {
+fn number(cut: &CutId) -> (u32, u64) {
     (cut.epoch, cut.cut)
 }
 
@@ -160,12 +160,13 @@ pub(super) mod tests {
         }
     }
 
-    pub fn open(cut: u64) -> OpenCut {
-        OpenCut {
+    pub fn open(cut: u64) -> CutId {
+        CutId {
             cut,
             epoch: 1,
             publisher: "host-1".into(),
             offsets: BTreeMap::from([(0, Offset(48_211)), (11, Offset(7))]),
+            ..CutId::default()
         }
     }
 

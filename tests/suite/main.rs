@@ -7,6 +7,7 @@
 mod config;
 mod counting;
 mod day;
+mod demo;
 mod harness;
 mod kafka;
 mod process;

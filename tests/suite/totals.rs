@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tally99::expected::{Expected, ExpectedCampaign};
 use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
-use tally99::publish::records::{CampaignTotal, CompleteCut, CutRecord, OpenCut};
+use tally99::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
 use crate::process::{self, Running, tally99};
 
@@ -107,12 +107,13 @@ fn total(campaign: &str, version: u64, net: i128) -> CampaignTotal {
     }
 }
 
-fn open(cut: u64) -> OpenCut {
-    OpenCut {
+fn open(cut: u64) -> CutId {
+    CutId {
         cut,
         epoch: 1,
         publisher: "test".into(),
         offsets: BTreeMap::from([(0, Offset(9))]),
+        ..CutId::default()
     }
 }
 
