@@ -22,6 +22,12 @@ use crate::money::{Currency, Money};
 /// Milliseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
 pub type Millis = i64;
 
+/// Whole seconds since the epoch; every `at` that is counted lies in 2000..2100,
+/// so they fit.
+pub(crate) fn seconds(at: Millis) -> u32 {
+    (at / 1000) as u32
+}
+
 /// The largest value that is read, in bytes. An event has about 190.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
 
@@ -64,16 +70,22 @@ pub enum Gift {
 pub struct Rejected {
     /// The reason's kind; each is counted on its own.
     pub reason: Reason,
-    /// The field and the value at fault, for people.
+    /// The field and the value at fault, for people; a short text.
     pub detail: String,
 }
 
+/// The longest [`Rejected::detail`], in bytes: it travels in a header, and what
+/// it quotes may be as long as an event.
+const DETAIL_MAX_BYTES: usize = 300;
+
 impl Rejected {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Rejected {
-        Rejected {
-            reason,
-            detail: detail.into(),
+        let mut detail = detail.into();
+        if detail.len() > DETAIL_MAX_BYTES {
+            detail.truncate(detail.floor_char_boundary(DETAIL_MAX_BYTES));
+            detail.push('…');
         }
+        Rejected { reason, detail }
     }
 }
 

@@ -51,14 +51,15 @@ pub struct MoneyTotal {
 pub struct Currency([std::num::NonZeroU8; 3]);
 
 impl Currency {
-    /// Reads a currency code. `None` if it is not one that ISO 4217 lists, or
-    /// not in upper case.
+    /// Reads a currency code. `None` if ISO 4217 does not list it, if it is not
+    /// in upper case, or if it stands for no money: XTS is for tests, XXX for none.
     ///
     /// ```
     /// use tally99::money::Currency;
     /// assert_eq!(Currency::parse("CNY").unwrap().decimals(), 2);
     /// assert!(Currency::parse("cny").is_none());
     /// assert!(Currency::parse("ABC").is_none());
+    /// assert!(Currency::parse("XXX").is_none());
     /// ```
     pub fn parse(code: &str) -> Option<Currency> {
         let &[a, b, c] = code.as_bytes() else {
@@ -66,7 +67,8 @@ impl Currency {
         };
         if code != "CNY" {
             let all_upper = [a, b, c].iter().all(u8::is_ascii_uppercase);
-            if !all_upper || iso_currency::Currency::from_code(code).is_none() {
+            let is_none = matches!(code, "XTS" | "XXX");
+            if !all_upper || is_none || iso_currency::Currency::from_code(code).is_none() {
                 return None;
             }
         }

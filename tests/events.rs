@@ -1,6 +1,6 @@
 //! Hostile and odd input: every row of the tables in `docs/events.md` is true.
 
-use tally99::event::{MAX_EVENT_BYTES, Reason, decode};
+use tally99::event::{AT_END, AT_MIN, MAX_EVENT_BYTES, Reason, decode};
 use tally99::shard::{Calendar, Outcome, Record, Rules, Shard};
 
 const AT: i64 = 1_662_688_800_000;
@@ -66,14 +66,17 @@ fn the_documentation_tells_every_outcome() {
     let (_, tables) = include_str!("../docs/events.md")
         .split_once("## Counted")
         .unwrap();
+    let (tables, _) = tables.split_once("Some inputs cannot stand").unwrap();
     for line in tables.lines() {
+        let is_head = line.starts_with("|---") || line.starts_with("| what |");
+        if !line.starts_with('|') || is_head {
+            continue;
+        }
         // | what | `input` | outcome |
-        let Some((row, outcome_and_bar)) = line.rsplit_once("` | ") else {
-            continue;
-        };
-        let Some((_, input)) = row.split_once(" | `") else {
-            continue;
-        };
+        let parts = line
+            .split_once(" | `")
+            .and_then(|(_, rest)| rest.rsplit_once("` | "));
+        let (input, outcome_and_bar) = parts.unwrap_or_else(|| panic!("no row: {line}"));
         let expected = outcome_and_bar.trim_end_matches(" |").trim_matches('`');
         let payload = written_out(input);
         // What is allowed at the time itself, whatever the time is.
@@ -82,7 +85,7 @@ fn the_documentation_tells_every_outcome() {
         assert_eq!(found, expected, "{payload}");
         rows += 1;
     }
-    assert!(rows > 60, "only {rows} rows were found");
+    assert!(rows > 85, "only {rows} rows were found");
 }
 
 #[test]
@@ -96,10 +99,22 @@ fn what_cannot_stand_in_a_table() {
     let ignored_but_not_utf8 = [&valid[..valid.len() - 1], b",\"note\":\"\xc3\x28\"}"].concat();
     assert_eq!(outcome(Some(&ignored_but_not_utf8), at), "not_utf8");
 
+    let marked = [b"\xef\xbb\xbf", &valid[..]].concat();
+    assert_eq!(outcome(Some(&marked), at), "not_json");
+
     let padded = |bytes: usize| [valid.to_vec(), vec![b' '; bytes - valid.len()]].concat();
     assert_eq!(outcome(Some(&padded(MAX_EVENT_BYTES)), at), "counted");
     assert_eq!(outcome(Some(&padded(MAX_EVENT_BYTES + 1)), at), "too_large");
     assert_eq!(outcome(Some(&vec![b'{'; 1 << 20]), at), "too_large");
+
+    let long = format!("\"{}\"", "\u{e0001}".repeat(16_000));
+    let rejected = decode(Some(long.as_bytes())).unwrap_err();
+    assert_eq!(rejected.reason, Reason::NotJson);
+    assert!(
+        rejected.detail.len() < 310,
+        "{} bytes",
+        rejected.detail.len()
+    );
 
     let deep = |field: &str| {
         let arrays = "[".repeat(20_000) + &"]".repeat(20_000);
@@ -137,13 +152,36 @@ fn a_repeat_is_counted_once_and_a_dead_letter_is_no_first_time() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
 
-    /// Whatever the bytes, they are an event within its bounds or rejected.
+    /// Whatever the bytes, nothing panics.
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
-        let _ = decode(Some(&bytes));
+        proptest::prop_assert!(decode(Some(&bytes)).is_err());
     }
 
-    /// Nor do bytes that nearly are an event.
+    /// Whatever its fields hold, it is an event within its bounds or rejected.
+    #[test]
+    fn an_event_is_within_its_bounds(
+        id in ".{0,70}", campaign in ".{0,70}", donor in ".{0,70}",
+        amount: i64, at: i64, is_near: bool,
+    ) {
+        let at = if is_near { at % (2 * AT) } else { at };
+        let json = serde_json::json!({
+            "id": id, "campaign": campaign, "donor": donor, "amount": amount,
+            "currency": "CNY", "at": at,
+        });
+        let json = json.to_string();
+        match decode(Some(json.as_bytes())) {
+            Ok(event) => {
+                proptest::prop_assert!((1..=64).contains(&id.len()));
+                proptest::prop_assert!((1..=64).contains(&event.campaign.len()));
+                proptest::prop_assert!(event.donor.is_none_or(|d| (1..=64).contains(&d.len())));
+                proptest::prop_assert!(amount > 0 && (AT_MIN..AT_END).contains(&event.at));
+            }
+            Err(rejected) => proptest::prop_assert!(rejected.detail.len() < 310),
+        }
+    }
+
+    /// Nor do bytes panic that nearly are an event.
     #[test]
     fn no_damaged_event_panics(place in 0usize..120, byte: u8, cut in 0usize..120) {
         let mut bytes = br#"{"id":"a","kind":"refund","campaign":"c","donor":"d","amount":990,"currency":"CNY","at":"2022-09-09T10:00:00+08:00"}"#.to_vec();

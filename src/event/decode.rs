@@ -144,25 +144,52 @@ fn at(raw: Raw<'_>) -> Result<Millis, Rejected> {
     })
 }
 
-/// RFC 3339 has no date without an offset, no week dates and no bracketed
-/// zones, which the parser behind would take; so its shape is checked first. A
-/// leap second counts as the second before it.
+/// RFC 3339 and nothing else. The parser behind would take more: a decimal
+/// comma, offsets of a day and longer, zones in brackets, dates without an
+/// offset. A leap second counts as the second before it.
 fn rfc3339(text: &str) -> Option<Millis> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || bytes[13] != b':' {
+    let (date_time, rest) = text.split_at_checked(19)?;
+    let time_from = [
+        "0000-00-00T00:00:00",
+        "0000-00-00t00:00:00",
+        "0000-00-00 00:00:00",
+    ];
+    let offset_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (fraction, offset) = rest.split_at(offset_at);
+    let has_shape = time_from.iter().any(|shape| is_like(date_time, shape))
+        && (fraction.is_empty() || is_fraction(fraction))
+        && (matches!(offset, "Z" | "z") || is_offset(offset));
+    if !has_shape {
         return None;
     }
-    if !matches!(bytes[10], b'T' | b't' | b' ') || bytes[16] != b':' {
-        return None;
+    let time: jiff::Timestamp = match fraction.len() {
+        // The parser takes nine digits; of more, only milliseconds matter.
+        11.. => format!("{date_time}{}{offset}", &fraction[..10]).parse(),
+        _ => text.parse(),
     }
-    let zulu = matches!(bytes[bytes.len() - 1], b'Z' | b'z');
-    let offset = &bytes[bytes.len() - 6..];
-    let numeric = matches!(offset[0], b'+' | b'-') && offset[3] == b':';
-    if !(zulu || numeric) {
-        return None;
-    }
-    let time: jiff::Timestamp = text.parse().ok()?;
-    Some(time.as_millisecond())
+    .ok()?;
+    let is_leap_second = &date_time[17..] == "60";
+    let ends_a_day = time.as_second().rem_euclid(86_400) == 86_399;
+    (!is_leap_second || ends_a_day).then(|| time.as_millisecond())
+}
+
+/// Whether digits stand where `shape` has `0`, and its other letters where it
+/// has them.
+fn is_like(text: &str, shape: &str) -> bool {
+    let same = |(byte, like): (u8, u8)| match like {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == like,
+    };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(same)
+}
+
+fn is_fraction(text: &str) -> bool {
+    let digits = text.strip_prefix('.').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_offset(text: &str) -> bool {
+    (is_like(text, "+00:00") || is_like(text, "-00:00")) && text[1..3] < *"24" && text[4..] < *"60"
 }
 
 fn required_text<'a>(
