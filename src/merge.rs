@@ -85,6 +85,8 @@ pub struct Merge {
     changed: Vec<usize>,
     sums: Sums,
     donors: DonorsUnion,
+    /// Up to where each partition's donors are in the sketches.
+    donors_offsets: BTreeMap<Partition, Offset>,
     digest: Digest,
     counted_campaigns: u64,
 }
@@ -108,7 +110,7 @@ struct Campaign {
     digest: Digest,
     /// The windows that were emitted last; `None` before the first time, since
     /// a process before this one may have left others than zero in the topic.
-    windows: Option<[WindowSums; 4]>,
+    windows: Option<CampaignWindows>,
 }
 
 impl Default for Merge {
@@ -127,6 +129,7 @@ impl Merge {
             changed: Vec::new(),
             sums: Sums::default(),
             donors: DonorsUnion::overall(),
+            donors_offsets: BTreeMap::new(),
             digest: Digest::default(),
             counted_campaigns: 0,
         }
@@ -138,6 +141,12 @@ impl Merge {
             .iter()
             .map(|(&partition, held)| (partition, held.offset))
             .collect()
+    }
+
+    /// Up to where each partition's donors are in the sketches, which come on an
+    /// interval of their own.
+    pub fn donors_offsets(&self) -> &BTreeMap<Partition, Offset> {
+        &self.donors_offsets
     }
 
     /// The highest `at` seen in any partition.
@@ -160,19 +169,26 @@ impl Merge {
             Some(held) if flush.from > held => return Applied::Missing,
             _ => {}
         }
+        self.donors_offsets.entry(flush.partition).or_default();
+        let mut held = self.partitions.remove(&flush.partition).unwrap_or_default();
         for (name, update) in &flush.campaigns {
             let place = self.place(name);
-            self.update(flush, place, update);
+            self.update(&mut held, place, update, flush.watermark);
         }
-        let held = self.partitions.entry(flush.partition).or_default();
         held.offset = flush.to;
         held.watermark = flush.watermark;
         held.tally = flush.tally.clone();
+        self.partitions.insert(flush.partition, held);
         Applied::Merged
     }
 
-    fn update(&mut self, flush: &Flush, place: usize, update: &ValuesUpdate) {
-        let held = self.partitions.entry(flush.partition).or_default();
+    fn update(
+        &mut self,
+        held: &mut Held,
+        place: usize,
+        update: &ValuesUpdate,
+        watermark: Option<Millis>,
+    ) {
         if held.values.len() <= place {
             held.values.resize_with(place + 1, || None);
         }
@@ -198,12 +214,14 @@ impl Merge {
                 .replace(row.currency, &old, &row.figures);
             self.sums.replace(row.currency, &old, &row.figures);
         }
-        values.panes.set(&update.panes, flush.watermark);
+        values.panes.set(&update.panes, watermark);
     }
 
-    /// Takes in sketches. They are estimates and carry no offset: being a
-    /// maximum, they may be a little ahead of the cut, never wrong.
+    /// Takes in sketches. They are estimates that are not exact at the cut: being
+    /// a maximum, they may be a little ahead of it or behind, never wrong.
     pub fn apply_donors(&mut self, flush: &DonorsFlush) {
+        let reached = self.donors_offsets.entry(flush.partition).or_default();
+        *reached = flush.to.max(*reached);
         self.donors.merge(&flush.overall);
         for (name, donors) in &flush.campaigns {
             let place = self.place(name);

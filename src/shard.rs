@@ -126,6 +126,10 @@ pub struct Flush {
 /// union, so they may come late, twice, or in any order.
 #[derive(Clone, Debug)]
 pub struct DonorsFlush {
+    /// Whose they are.
+    pub partition: Partition,
+    /// All donors before this offset are in the sketches that were flushed so far.
+    pub to: Offset,
     /// Over all campaigns of the shard.
     pub overall: Donors,
     /// By campaign.
@@ -147,6 +151,8 @@ pub struct Shard {
     /// Up to where merge has been told, and what changed since.
     flushed: Offset,
     changed: Vec<usize>,
+    /// The same of the sketches.
+    donors_flushed: Offset,
     donors_changed: Vec<usize>,
 }
 
@@ -174,6 +180,7 @@ impl Shard {
             campaigns: Vec::new(),
             flushed: Offset::START,
             changed: Vec::new(),
+            donors_flushed: Offset::START,
             donors_changed: Vec::new(),
         }
     }
@@ -247,12 +254,11 @@ impl Shard {
         let watermark = self
             .watermark
             .map_or(event.at, |watermark| watermark.max(event.at));
-        self.watermark = Some(watermark);
-
         let day = self.rules.calendar.day_of(event.at);
         let Some(sum) = campaign.values.ledger.sum_with(day, event.gift) else {
             // Not in the set of ids, unless it was counted before the sum grew so far.
             if self.ids.contains(event.id, watermark) {
+                self.watermark = Some(watermark);
                 counts.duplicates += 1;
                 return Outcome::Duplicate;
             }
@@ -264,6 +270,7 @@ impl Shard {
             );
             return Outcome::DeadLetter(Rejected::new(Reason::Overflow, detail));
         };
+        self.watermark = Some(watermark);
         if !self.ids.insert(event.id, watermark) {
             counts.duplicates += 1;
             return Outcome::Duplicate;
@@ -316,10 +323,16 @@ impl Shard {
         flush
     }
 
-    /// Everything: what a worker sends first after every assignment.
+    /// Everything: what a worker sends first after every assignment. All sketches
+    /// come with the next [`flush_donors`](Shard::flush_donors).
     pub fn full_flush(&mut self) -> Flush {
         self.changed.clear();
         let all: Vec<usize> = (0..self.campaigns.len()).collect();
+        self.donors_flushed = Offset::START;
+        self.donors_changed.clone_from(&all);
+        for campaign in &mut self.campaigns {
+            campaign.donors_changed = true;
+        }
         self.flush_of(Offset::START, &all, |values, watermark| {
             values.take_all(watermark)
         })
@@ -354,11 +367,13 @@ impl Shard {
         self.flushed < self.offset
     }
 
-    /// The donors' sketches that changed since the last time, if any did.
+    /// The donors' sketches that changed since the last time; `None` if nothing
+    /// was applied since.
     pub fn flush_donors(&mut self) -> Option<DonorsFlush> {
-        if self.donors_changed.is_empty() {
+        if self.donors_flushed == self.offset {
             return None;
         }
+        self.donors_flushed = self.offset;
         let mut campaigns = Vec::with_capacity(self.donors_changed.len());
         for place in self.donors_changed.drain(..) {
             let campaign = &mut self.campaigns[place];
@@ -366,6 +381,8 @@ impl Shard {
             campaigns.push((campaign.name.clone(), campaign.donors.clone()));
         }
         Some(DonorsFlush {
+            partition: self.partition,
+            to: self.offset,
             overall: self.donors.clone(),
             campaigns,
         })

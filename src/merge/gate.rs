@@ -19,15 +19,6 @@ impl Gate {
         Gate { offsets }
     }
 
-    /// A gate that is reached when both are.
-    pub fn and(mut self, other: Gate) -> Gate {
-        for (partition, offset) in other.offsets {
-            let wanted = self.offsets.entry(partition).or_insert(offset);
-            *wanted = offset.max(*wanted);
-        }
-        self
-    }
-
     /// What must be reached.
     pub fn offsets(&self) -> &BTreeMap<Partition, Offset> {
         &self.offsets

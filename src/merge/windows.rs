@@ -40,15 +40,19 @@ impl Merge {
         };
         let mut changed = Vec::new();
         for place in 0..self.campaigns.len() {
+            if self.campaigns[place].total.counts.counted == 0 {
+                continue;
+            }
             let windows = self.windows_of(place, watermark);
             let campaign = &mut self.campaigns[place];
-            if campaign.total.counts.counted > 0 && campaign.windows.as_ref() != Some(&windows) {
-                campaign.windows = Some(windows.clone());
-                changed.push(CampaignWindows {
-                    campaign: campaign.total.campaign.clone(),
-                    windows,
-                    late: campaign.total.counts.late,
-                });
+            let emitted = CampaignWindows {
+                campaign: campaign.total.campaign.clone(),
+                windows,
+                late: campaign.total.counts.late,
+            };
+            if campaign.windows.as_ref() != Some(&emitted) {
+                campaign.windows = Some(emitted.clone());
+                changed.push(emitted);
             }
         }
         changed

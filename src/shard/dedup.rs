@@ -1,6 +1,6 @@
 //! The set of ids: exact, and forgetful by the watermark only.
 
-use crate::event::{Id, Millis};
+use crate::event::{Id, Millis, seconds};
 
 /// Small tables grow one at a time, so the set never doubles as a whole.
 const TABLES: usize = 256;
@@ -133,10 +133,6 @@ fn mix(id: Id) -> u64 {
     let product =
         u128::from(high ^ 0x9e37_79b9_7f4a_7c15) * u128::from(low ^ 0xd1b5_4a32_d192_ed03);
     (product >> 64) as u64 ^ product as u64
-}
-
-fn seconds(watermark: Millis) -> u32 {
-    (watermark / 1000) as u32
 }
 
 #[cfg(test)]

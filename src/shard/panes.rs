@@ -12,7 +12,7 @@
 //! that of the events whose `at` lies in it, in whatever order they came: an
 //! event that was too late for a pane is too old for every later window, too.
 
-use crate::event::{Gift, Millis};
+use crate::event::{Gift, Millis, seconds};
 use crate::money::Currency;
 
 /// A rolling window of event time.
@@ -98,11 +98,6 @@ fn pane_start(at_s: u32, watermark: Millis) -> Option<u32> {
 
 fn floor(seconds: u32, step: u32) -> u32 {
     seconds - seconds % step
-}
-
-/// Whole seconds since the epoch; every `at` lies in 2000..2100, so they fit.
-fn seconds(at: Millis) -> u32 {
-    (at / 1000) as u32
 }
 
 /// What one campaign got in a slice of event time, in one currency.
