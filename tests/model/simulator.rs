@@ -1,0 +1,570 @@
+//! The simulator: everything that can happen around the core, in random order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use tally99::event::Reason;
+use tally99::merge::{Applied, CampaignWindows, Cut, Digest, Gate, Merge, Total};
+use tally99::offset::{Offset, Partition};
+use tally99::shard::{Calendar, Flush, Outcome, Record, Rules, Shard, Window};
+
+use crate::log::{Event, Logged, MAX_AHEAD_MS};
+use crate::oracle::{ExpectedTotal, HORIZON_S, Oracle, SUM_MAX, WindowFigures};
+
+pub const PARTITIONS: usize = 4;
+pub const START_MS: i64 = 1_662_652_800_000;
+const CAMPAIGNS: [&str; 5] = ["乡村助学", "school", "clinic", "river", "a \"quoted\" one"];
+const CURRENCIES: [&str; 3] = ["CNY", "JPY", "USD"];
+const KINDS: [&str; 6] = [
+    "donation", "donation", "donation", "refund", "match", "flower",
+];
+const UNREADABLE: [Reason; 3] = [Reason::Empty, Reason::NotUtf8, Reason::BadAmount];
+
+/// What the topics hold, written by all processes that ever published.
+#[derive(Default)]
+struct Topics {
+    newest_cut: BTreeMap<Partition, Offset>,
+    /// The last upsert of each campaign, as compaction leaves it.
+    totals: HashMap<Arc<str>, Total>,
+    windows: HashMap<Arc<str>, CampaignWindows>,
+    /// What a reader holds that keeps the highest version.
+    versions: HashMap<Arc<str>, u64>,
+    /// Upserts of the past, which a zombie may write once more.
+    past: Vec<(Total, Option<CampaignWindows>)>,
+    /// Whether a zombie wrote since the publisher looked.
+    foreign: bool,
+}
+
+/// What is usual in one run. Every run draws its own, since what is rare in a
+/// mixture of everything may need all of one kind.
+struct Habits {
+    /// How many campaigns there are.
+    campaigns: usize,
+    /// The longest usual time between two records.
+    later_ms: i64,
+    /// How often time jumps.
+    jumps: f64,
+    /// How often an amount fills a sum up.
+    huge: f64,
+}
+
+pub struct Simulator {
+    random: Xoshiro256PlusPlus,
+    habits: Habits,
+    now: i64,
+    logs: Vec<Vec<Logged>>,
+    /// A worker is a set of shards; two may fold the same partition at a time.
+    workers: Vec<HashMap<usize, Shard>>,
+    network: Vec<Flush>,
+    merge: Merge,
+    gate: Gate,
+    topics: Topics,
+    ids: u64,
+    /// Cuts published so far.
+    pub cuts: u64,
+}
+
+pub fn rules() -> Rules {
+    Rules {
+        calendar: Calendar::of_zone("Asia/Shanghai").expect("a zone of the database"),
+        dedup_horizon_s: HORIZON_S as u32,
+        max_ahead_ms: MAX_AHEAD_MS,
+    }
+}
+
+impl Simulator {
+    pub fn new(seed: u64) -> Simulator {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let habits = Habits {
+            campaigns: random.random_range(1..=CAMPAIGNS.len()),
+            later_ms: [200, 800, 800, 20_000][random.random_range(0..4)],
+            jumps: [0.0, 0.1, 1.0][random.random_range(0..3)],
+            huge: [0.0, 0.002, 0.05][random.random_range(0..3)],
+        };
+        let mut simulator = Simulator {
+            random,
+            habits,
+            now: START_MS,
+            logs: vec![Vec::new(); PARTITIONS],
+            workers: (0..3).map(|_| HashMap::new()).collect(),
+            network: Vec::new(),
+            merge: Merge::new(),
+            gate: Gate::default(),
+            topics: Topics::default(),
+            ids: 0,
+            cuts: 0,
+        };
+        for _ in 0..2 * PARTITIONS {
+            simulator.assign();
+        }
+        simulator
+    }
+
+    pub fn step(&mut self) {
+        match self.random.random_range(0..200) {
+            0..=75 => self.append(),
+            76..=113 => self.fold(),
+            114..=143 => self.flush(),
+            144..=171 => self.deliver(),
+            172..=177 => self.deliver_donors(),
+            178..=190 => self.publish(),
+            191..=195 => self.assign(),
+            196 => self.crash_worker(),
+            197 => self.crash_publisher(),
+            198 => self.write_as_a_zombie(),
+            _ => self.jump(),
+        }
+    }
+
+    /// Time passes, at times so much that ids are just about to be forgotten.
+    fn jump(&mut self) {
+        if self.random.random_bool(self.habits.jumps) {
+            self.now += match self.random.random() {
+                true => self.random.random_range(0..7_200_000),
+                false => HORIZON_S * 1_000,
+            };
+        }
+    }
+
+    /// A producer writes an event, a repeat, or rubbish.
+    fn append(&mut self) {
+        let random = &mut self.random;
+        let partition = random.random_range(0..PARTITIONS);
+        let is_usual = random.random_bool(0.95);
+        let later_ms = if is_usual {
+            self.habits.later_ms
+        } else {
+            20_000
+        };
+        self.now += random.random_range(0..later_ms);
+        let logged = match random.random_range(0..100) {
+            0..=1 => Logged::Damaged(UNREADABLE[random.random_range(0..UNREADABLE.len())]),
+            2..=3 => Logged::Marker,
+            4..=13 => self.repeat(partition),
+            _ => Logged::Event(self.event()),
+        };
+        self.logs[partition].push(logged);
+    }
+
+    fn event(&mut self) -> Event {
+        self.ids += 1;
+        let random = &mut self.random;
+        // At the borders of windows, and anywhere.
+        let back_ms = match random.random_range(0..10) {
+            0 => random.random_range(0..2 * 86_400_000),
+            1 => random.random_range(0..7_200_000),
+            2 => random.random_range(200_000..480_000),
+            3 if random.random() => random.random_range(3_000_000..6_000_000),
+            3 => random.random_range(84_000_000..89_000_000),
+            _ => random.random_range(0..10_000),
+        };
+        let is_ahead = random.random_bool(0.02);
+        let is_huge = random.random_bool(self.habits.huge);
+        // The first campaigns get more than the last.
+        let campaigns = [0; 2].map(|_| random.random_range(0..self.habits.campaigns));
+        Event {
+            id: self.ids,
+            kind: KINDS[random.random_range(0..KINDS.len())],
+            campaign: CAMPAIGNS[campaigns.into_iter().min().expect("two")],
+            currency: CURRENCIES[random.random_range(0..CURRENCIES.len())],
+            amount: match is_huge {
+                true => SUM_MAX as i64 - random.random_range(0..2),
+                false => random.random_range(1..1_000_000),
+            },
+            donor: random.random_bool(0.9).then(|| random.random_range(0..500)),
+            at: match is_ahead {
+                true => self.now + MAX_AHEAD_MS + 1,
+                false => self.now - back_ms,
+            },
+            timestamp: self.now,
+        }
+    }
+
+    /// An id comes again: the same event, or another under the same id; now and
+    /// then one of another partition, which is none to this one.
+    fn repeat(&mut self, partition: usize) -> Logged {
+        let of = match self.random.random_bool(0.9) {
+            true => partition,
+            false => self.random.random_range(0..PARTITIONS),
+        };
+        let log = &self.logs[of];
+        let place = self.random.random_range(0..log.len().max(1));
+        let Some(Logged::Event(earlier)) = log.get(place).cloned() else {
+            return Logged::Event(self.event());
+        };
+        let timestamp = self.now;
+        Logged::Event(match self.random.random() {
+            true => Event {
+                timestamp,
+                ..earlier
+            },
+            false => Event {
+                id: earlier.id,
+                timestamp,
+                ..self.event()
+            },
+        })
+    }
+
+    /// Some worker goes on with one of its shards.
+    fn fold(&mut self) {
+        let (worker, partition) = self.some_place();
+        let records = self.random.random_range(1..200);
+        if let Some(shard) = self.workers[worker].get_mut(&partition) {
+            fold_up_to(shard, &self.logs[partition], records);
+        }
+    }
+
+    fn flush(&mut self) {
+        let (worker, partition) = self.some_place();
+        let shard = self.workers[worker].get_mut(&partition);
+        self.network.extend(shard.map(Shard::flush));
+    }
+
+    fn some_place(&mut self) -> (usize, usize) {
+        let worker = self.random.random_range(0..self.workers.len());
+        (worker, self.random.random_range(0..PARTITIONS))
+    }
+
+    /// The network brings any flush, now and then twice, now and then never.
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let place = self.random.random_range(0..self.network.len());
+        let flush = match self.random.random_range(0..10) {
+            0 => self.network[place].clone(),
+            1 => {
+                self.network.swap_remove(place);
+                return;
+            }
+            _ => self.network.swap_remove(place),
+        };
+        let before = self.merge.offsets();
+        let applied = self.merge.apply(&flush);
+        let expected = match before.get(&flush.partition) {
+            Some(&held) if flush.to <= held => Applied::Old,
+            held if flush.from <= held.copied().unwrap_or_default() => Applied::Merged,
+            _ => Applied::Missing,
+        };
+        assert_eq!(applied, expected);
+        let after = self.merge.offsets();
+        match applied {
+            Applied::Merged => assert_eq!(after[&flush.partition], flush.to),
+            Applied::Old | Applied::Missing => assert_eq!(after, before),
+        }
+        if applied == Applied::Missing {
+            let partition = flush.partition as usize;
+            let mut owners = self.workers.iter_mut();
+            let owner = owners.find_map(|shards| shards.get_mut(&partition));
+            self.network.extend(owner.map(Shard::full_flush));
+        }
+    }
+
+    /// Sketches come in any order, and now and then twice.
+    fn deliver_donors(&mut self) {
+        let (worker, partition) = self.some_place();
+        let shard = self.workers[worker].get_mut(&partition);
+        if let Some(sketches) = shard.and_then(Shard::flush_donors) {
+            for _ in 0..self.random.random_range(1..3) {
+                self.merge.apply_donors(&sketches);
+            }
+        }
+    }
+
+    /// A partition comes to a worker; who had it may never hear of it.
+    fn assign(&mut self) {
+        let (worker, partition) = self.some_place();
+        if self.random.random_bool(0.7) {
+            for shards in &mut self.workers {
+                shards.remove(&partition);
+            }
+        }
+        let new = || Shard::new(partition as Partition, rules());
+        let shard = self.workers[worker].entry(partition).or_insert_with(new);
+        self.network.push(shard.full_flush());
+    }
+
+    fn crash_worker(&mut self) {
+        let worker = self.random.random_range(0..self.workers.len());
+        self.workers[worker].clear();
+    }
+
+    /// The next publisher knows nothing but the newest cut in the topic.
+    fn crash_publisher(&mut self) {
+        self.merge = Merge::new();
+        self.gate = Gate::at(self.topics.newest_cut.clone());
+        let shards = self.workers.iter_mut().flat_map(HashMap::values_mut);
+        self.network.extend(shards.map(Shard::full_flush));
+    }
+
+    /// Somebody who should be dead writes what it had ready long ago.
+    fn write_as_a_zombie(&mut self) {
+        if self.topics.past.is_empty() {
+            return;
+        }
+        let place = self.random.random_range(0..self.topics.past.len());
+        let (total, windows) = self.topics.past.swap_remove(place);
+        if let Some(windows) = windows {
+            self.topics
+                .windows
+                .insert(windows.campaign.clone(), windows);
+        }
+        self.topics.totals.insert(total.campaign.clone(), total);
+        self.topics.foreign = true;
+    }
+
+    /// Emits a cut; now and then the process dies between its upserts.
+    fn publish(&mut self) {
+        let held = self.merge.offsets();
+        let donors_held = self.merge.donors_offsets();
+        let is_reached = self.gate.is_reached(&held) && self.gate.is_reached(donors_held);
+        if held.len() < PARTITIONS || !is_reached {
+            return;
+        }
+        if std::mem::take(&mut self.topics.foreign) {
+            self.merge.emit_all_again();
+        }
+        let windows = self.merge.take_changed_windows();
+        let cut = self.merge.close_cut();
+        let oracle = Oracle::at(&self.logs, &cut.offsets);
+        check_cut(&cut, &oracle);
+        for (partition, offset) in &self.topics.newest_cut {
+            assert!(cut.offsets[partition] >= *offset, "the cut stepped back");
+        }
+        self.topics.newest_cut = cut.offsets.clone();
+        self.cuts += 1;
+
+        let dies_after = self.random.random_range(0..20 * cut.changed.len().max(1));
+        for total in cut.changed.iter().take(dies_after) {
+            self.upsert(total);
+        }
+        if dies_after < cut.changed.len() {
+            self.crash_publisher();
+            return;
+        }
+        for windows in windows {
+            self.topics
+                .windows
+                .insert(windows.campaign.clone(), windows);
+        }
+        self.check_topics(&oracle);
+    }
+
+    fn upsert(&mut self, total: &Total) {
+        let name = &total.campaign;
+        let version = self.topics.versions.entry(name.clone()).or_default();
+        assert!(total.counts.counted >= *version, "{name} fell");
+        *version = total.counts.counted;
+        if let Some(before) = self.topics.totals.insert(name.clone(), total.clone()) {
+            // Estimates may tremble, but none begins again from nothing.
+            let of_before = |share: u64| before.donors * share / 100;
+            assert!(
+                total.donors + 1 >= of_before(90),
+                "the donors of {name} fell"
+            );
+            if self.random.random_bool(0.05) {
+                let windows = self.topics.windows.get(name).cloned();
+                self.topics.past.push((before, windows));
+            }
+        }
+    }
+
+    /// After a complete cut the topics hold exactly what is true at it.
+    fn check_topics(&self, oracle: &Oracle) {
+        let expected: Vec<_> = oracle.totals().collect();
+        assert_eq!(
+            self.topics.totals.len(),
+            expected.len(),
+            "campaigns in the topic"
+        );
+        for (name, expected) in expected {
+            check_total(&self.topics.totals[name], expected);
+            let windows = &self.topics.windows[name];
+            assert_eq!(windows.late, expected.late, "late of {name}");
+            for (window, sums) in Window::ALL.into_iter().zip(&windows.windows) {
+                let net = sums.net.iter();
+                let net = net.map(|(currency, net)| (currency.to_string(), *net));
+                let figures: WindowFigures = (sums.gifts, sums.flowers, net.collect());
+                let expected = expected.window(window, oracle.watermark);
+                assert_eq!(figures, expected, "{window:?} of {name}");
+            }
+        }
+    }
+
+    /// All that is left is folded and published by a new process.
+    pub fn finish(&mut self) {
+        self.crash_publisher();
+        let mut rows: HashMap<Arc<str>, BTreeMap<_, [i128; 3]>> = HashMap::new();
+        for (partition, log) in self.logs.iter().enumerate() {
+            let mut shard = Shard::new(partition as Partition, rules());
+            fold_up_to(&mut shard, log, log.len());
+            let flush = shard.full_flush();
+            assert_eq!(self.merge.apply(&flush), Applied::Merged);
+            shard
+                .flush_donors()
+                .iter()
+                .for_each(|sketches| self.merge.apply_donors(sketches));
+            for (name, update) in flush.campaigns {
+                for row in update.rows {
+                    let currency = row.currency.map(|currency| currency.to_string());
+                    let key = (i64::from(row.day.0), currency);
+                    let sums = rows
+                        .entry(name.clone())
+                        .or_default()
+                        .entry(key)
+                        .or_default();
+                    let figures = row.figures;
+                    let columns = [figures.gross, figures.refunded, figures.matched];
+                    sums.iter_mut()
+                        .zip(columns)
+                        .for_each(|(sum, amount)| *sum += i128::from(amount.0));
+                }
+            }
+        }
+        let windows = self.merge.take_changed_windows();
+        let cut = self.merge.close_cut();
+        for (&partition, &offset) in &cut.offsets {
+            assert_eq!(offset.0 as usize, self.logs[partition as usize].len());
+        }
+        assert!(self.gate.is_reached(&cut.offsets));
+        let oracle = Oracle::at(&self.logs, &cut.offsets);
+        check_cut(&cut, &oracle);
+        assert_eq!(
+            cut.changed.len() as u64,
+            cut.campaigns,
+            "a new process emits every campaign"
+        );
+        cut.changed.iter().for_each(|total| self.upsert(total));
+        for windows in windows {
+            self.topics
+                .windows
+                .insert(windows.campaign.clone(), windows);
+        }
+        self.check_topics(&oracle);
+        // Four standard errors: 1.04 / √2^11 for a campaign, 1.04 / √2^14 for all.
+        check_estimate("all", cut.donors, oracle.donors.len(), 0.033);
+        for (name, expected) in oracle.totals() {
+            check_estimate(
+                name,
+                self.topics.totals[name].donors,
+                expected.donors.len(),
+                0.092,
+            );
+            let with_text = expected.rows.iter();
+            let with_text = with_text.map(|((day, c), sums)| ((*day, c.map(str::to_owned)), *sums));
+            assert_eq!(rows[name], with_text.collect(), "business days of {name}");
+        }
+    }
+}
+
+fn fold_up_to(shard: &mut Shard, log: &[Logged], records: usize) {
+    let from = shard.offset().0;
+    for (offset, logged) in (from..).zip(&log[from as usize..]).take(records) {
+        let Some(payload) = logged.payload() else {
+            continue; // Readers see a gap here.
+        };
+        let outcome = shard.apply(Record {
+            offset,
+            timestamp: Some(logged.timestamp()),
+            payload: Some(&payload),
+        });
+        match logged {
+            Logged::Damaged(reason) => {
+                assert!(matches!(outcome, Outcome::DeadLetter(found) if found.reason == *reason));
+            }
+            Logged::Event(event) if event.is_ahead() => {
+                assert!(
+                    matches!(outcome, Outcome::DeadLetter(found) if found.reason == Reason::Ahead)
+                );
+            }
+            _ => {}
+        }
+    }
+    // A reader hears that nothing follows the last record but no record.
+    let to = log.len().min(from as usize + records);
+    if matches!(log[..to].last(), Some(Logged::Marker)) {
+        shard.skip_to(Offset(to as i64));
+    }
+}
+
+/// Every figure of a cut against the oracle at its offsets.
+fn check_cut(cut: &Cut, oracle: &Oracle) {
+    let tally = &cut.tally;
+    assert_eq!(
+        tally.seen,
+        tally.counted + tally.duplicates + tally.dead(),
+        "{tally:?}"
+    );
+    let found = (tally.seen, tally.duplicates, tally.late);
+    assert_eq!(found, (oracle.seen, oracle.duplicates, oracle.late));
+    let reasons = Reason::ALL.iter().zip(tally.dead_letters);
+    let reasons = reasons.filter(|(_, count)| *count > 0);
+    let dead: BTreeMap<_, _> = reasons
+        .map(|(reason, count)| (reason.code(), count))
+        .collect();
+    assert_eq!(dead, oracle.dead);
+    assert_eq!(cut.as_of.unwrap_or(0), oracle.watermark);
+    assert_eq!(cut.campaigns as usize, oracle.totals().count());
+    assert_eq!(cut.digest, Digest(oracle.digest()));
+
+    let (mut gifts, mut flowers, mut money) = (0, 0, BTreeMap::<_, [i128; 3]>::new());
+    for (_, total) in oracle.totals() {
+        gifts += total.gifts;
+        flowers += total.flowers;
+        for (currency, sums) in &total.money {
+            let all = money.entry(currency.clone()).or_default();
+            all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
+        }
+    }
+    assert_eq!((cut.sums.gifts, cut.sums.flowers), (gifts, flowers));
+    assert_eq!(columns(&cut.sums), money);
+    for total in &cut.changed {
+        let (name, counts) = (&total.campaign, &total.counts);
+        let expected = &oracle.campaigns[&**name];
+        check_total(total, expected);
+        let found = (counts.seen, counts.duplicates, counts.dead_letters);
+        let expected = (expected.seen, expected.duplicates, expected.dead);
+        assert_eq!(found, expected, "outcomes of {name}");
+        assert_eq!(
+            counts.seen,
+            counts.counted + counts.duplicates + counts.dead_letters
+        );
+    }
+}
+
+fn check_total(total: &Total, expected: &ExpectedTotal) {
+    let (name, counts) = (&total.campaign, &total.counts);
+    assert_eq!(counts.counted, expected.version(), "version of {name}");
+    assert_eq!(total.sums.gifts, expected.gifts, "gifts of {name}");
+    assert_eq!(total.sums.flowers, expected.flowers, "flowers of {name}");
+    assert_eq!(
+        (counts.first_at, counts.last_at),
+        expected.span(),
+        "span of {name}"
+    );
+    assert_eq!(columns(&total.sums), expected.money, "money of {name}");
+    assert_eq!(counts.late, expected.late, "late of {name}");
+}
+
+/// The sums by currency; net must be what it says.
+fn columns(sums: &tally99::merge::Sums) -> BTreeMap<String, [i128; 3]> {
+    let money = sums.money.iter().map(|(currency, sums)| {
+        assert_eq!(sums.net, sums.gross - sums.refunded);
+        (
+            currency.to_string(),
+            [sums.gross, sums.refunded, sums.matched],
+        )
+    });
+    money.collect()
+}
+
+fn check_estimate(of: &str, estimate: u64, exact: usize, error: f64) {
+    let off = (estimate as f64 - exact as f64).abs();
+    assert!(
+        off <= error * exact as f64,
+        "donors of {of}: {estimate} of {exact}"
+    );
+}
