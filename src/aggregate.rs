@@ -5,24 +5,27 @@
 //! when merge is behind, the worker waits, reads no further, and the backlog
 //! stays in Kafka. Nothing is dropped.
 
-use std::collections::BTreeMap;
+mod error;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use thiserror::Error;
 
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
-use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::{DeadLetter, DeadLetters};
 use crate::shard::{DonorsFlush, Flush, Outcome, Record, Rules, Shard};
 use crate::shutdown::Shutdown;
+pub use error::WorkerError;
+use trouble::Damage;
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
@@ -42,74 +45,6 @@ pub enum FromWorker {
     Donors(DonorsFlush),
 }
 
-/// Why a worker cannot go on, and with it the process.
-#[derive(Debug, Error)]
-pub enum WorkerError {
-    /// The log does not hold what the fold needs.
-    #[error(
-        "{topic}/{partition}: the fold is at offset {offset}, but the log now goes from {start} \
-         to {end}. {}. Nothing was counted in its place. {}",
-        log_changed(*offset, *start, *end), log_changed_advice(*offset, *start)
-    )]
-    LogChanged {
-        /// The donations topic.
-        topic: String,
-        /// The partition at fault.
-        partition: Partition,
-        /// The next offset to apply.
-        offset: Offset,
-        /// The first offset that is still there.
-        start: Offset,
-        /// The next offset that will be written.
-        end: Offset,
-    },
-    /// A batch does not match its checksum, time and again.
-    #[error(
-        "{topic}: a batch of records does not match its checksum, after {tries} tries ({error}): \
-         the data is damaged on the broker or on the way. Check the broker's disks and the network"
-    )]
-    Damaged {
-        /// The donations topic.
-        topic: String,
-        /// How often it was read.
-        tries: u32,
-        /// What librdkafka said.
-        error: KafkaError,
-    },
-    /// librdkafka cannot go on.
-    #[error("{topic}: reading failed for good: {error}")]
-    Fatal {
-        /// The donations topic.
-        topic: String,
-        /// What librdkafka said.
-        error: KafkaError,
-    },
-}
-
-fn log_changed(offset: Offset, start: Offset, end: Offset) -> String {
-    if offset < start {
-        format!(
-            "{} offsets have expired before they were read",
-            start.0 - offset.0
-        )
-    } else {
-        format!(
-            "The last {} are gone: the topic was made anew, or an unclean leader election lost them",
-            offset.0 - end.0
-        )
-    }
-}
-
-fn log_changed_advice(offset: Offset, start: Offset) -> &'static str {
-    if offset < start {
-        "Give the topic a longer retention.ms; totals over what is left would not be those of \
-         the whole event, so a new group and new topics of tally99's own are needed for them"
-    } else {
-        "If the topic was meant to be made anew, use new names for tally99's own topics, or \
-         delete them; else restore the broker's data"
-    }
-}
-
 /// One reader and its shards.
 pub struct Worker {
     topic: String,
@@ -125,13 +60,24 @@ pub struct Worker {
     parked: BTreeMap<Partition, Shard>,
     /// Where to end in each partition, if the run has an end.
     until: Option<BTreeMap<Partition, Offset>>,
+    /// The partitions whose log was seen to go as far as `until`.
+    end_is_known: BTreeSet<Partition>,
     commands: Receiver<Command>,
     output: SyncSender<FromWorker>,
     dead_letters: DeadLetters,
     shutdown: Shutdown,
-    damaged_tries: u32,
+    backlog: Backlog,
+    damaged: Option<Damage>,
     /// When trouble that people must end was last told.
     told: Option<Instant>,
+}
+
+/// Where a worker is in what lay in its partitions when it got them.
+#[derive(Clone, Copy)]
+enum Backlog {
+    Awaited,
+    Begun,
+    Read,
 }
 
 /// Records read between two looks at the clock and at the commands.
@@ -142,9 +88,6 @@ const IDLE: Duration = Duration::from_millis(20);
 /// then is old already, and every flush costs what changed, which is folded and
 /// merged the cheaper the more of it comes at once.
 const WHEN_BEHIND: u32 = 5;
-/// How often a damaged batch is read again.
-const DAMAGED_TRIES: u32 = 5;
-
 /// What ties a worker to the rest of the process.
 pub struct WorkerEnds {
     /// What it is told.
@@ -186,11 +129,13 @@ impl Worker {
             shards: BTreeMap::new(),
             parked: BTreeMap::new(),
             until,
+            end_is_known: BTreeSet::new(),
             commands: ends.commands,
             output: ends.output,
             dead_letters: ends.dead_letters,
             shutdown: ends.shutdown,
-            damaged_tries: 0,
+            backlog: Backlog::Read,
+            damaged: None,
             told: None,
         })
     }
@@ -203,14 +148,16 @@ impl Worker {
             if !self.obey() {
                 break;
             }
-            let interval = if self.read()? {
+            let is_behind = self.read()?;
+            let interval = if is_behind {
                 self.flush_interval * WHEN_BEHIND
             } else {
                 self.flush_interval
             };
-            if flushed.elapsed() >= interval {
+            let has_caught_up = self.catches_up(is_behind);
+            if has_caught_up || flushed.elapsed() >= interval {
                 flushed = Instant::now();
-                let donors_due = donors_flushed.elapsed() >= self.donors_interval;
+                let donors_due = has_caught_up || donors_flushed.elapsed() >= self.donors_interval;
                 if donors_due {
                     donors_flushed = Instant::now();
                 }
@@ -220,6 +167,20 @@ impl Worker {
         }
         self.flush(true);
         Ok(())
+    }
+
+    /// Whether the backlog of the last assignment has just been read. The first
+    /// cut waits for the sketches of it, so they do not wait for their interval.
+    fn catches_up(&mut self, is_behind: bool) -> bool {
+        self.backlog = match (self.backlog, is_behind) {
+            (Backlog::Awaited, true) => Backlog::Begun,
+            (Backlog::Begun, false) => {
+                self.backlog = Backlog::Read;
+                return true;
+            }
+            (backlog, _) => backlog,
+        };
+        false
     }
 
     /// Does what it was told since; `false` if nobody is left to tell.
@@ -234,9 +195,12 @@ impl Worker {
             match self.commands.recv_timeout(patience) {
                 Ok(Command::Assign(partitions)) => {
                     changed = true;
+                    self.backlog = Backlog::Awaited;
                     for partition in partitions {
+                        let known = self.shards.remove(&partition);
+                        let known = known.or_else(|| self.parked.remove(&partition));
                         let new = || Shard::new(partition, self.rules.clone());
-                        let mut shard = self.parked.remove(&partition).unwrap_or_else(new);
+                        let mut shard = known.unwrap_or_else(new);
                         // First a full one, so that merge knows the partition.
                         let _ = self.output.send(FromWorker::Flush(shard.full_flush()));
                         self.shards.insert(partition, shard);
@@ -244,8 +208,10 @@ impl Worker {
                 }
                 Ok(Command::Revoke(partitions)) => {
                     changed = true;
-                    self.shards
-                        .retain(|partition, _| !partitions.contains(partition));
+                    for partition in partitions {
+                        let shard = self.shards.remove_entry(&partition);
+                        self.parked.extend(shard);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -312,19 +278,9 @@ impl Worker {
                     let beyond = end.is_some_and(|end| message.offset() >= end.0);
                     if !beyond && let Some(shard) = shards.get_mut(&message.partition()) {
                         fold(topic, shard, &message, dead_letters, shutdown);
-                        self.damaged_tries = 0;
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    // All that was there at the start is read: skip what is no record.
-                    let end = until
-                        .as_ref()
-                        .and_then(|ends| ends.get(&partition))
-                        .copied();
-                    if let (Some(end), Some(shard)) = (end, shards.get_mut(&partition)) {
-                        shard.skip_to(end);
-                    }
-                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.reached_end(partition),
                 Some(Err(error)) => self.trouble(error)?,
             }
             patience = Duration::ZERO;
@@ -342,77 +298,6 @@ impl Worker {
                 let _ = self.output.send(FromWorker::Donors(donors));
             }
         }
-    }
-
-    /// An error of the reader: what goes away by itself is waited for, what
-    /// people must end is told, what makes totals wrong ends the process.
-    fn trouble(&mut self, error: KafkaError) -> Result<(), WorkerError> {
-        use RDKafkaErrorCode as Code;
-        if let KafkaError::MessageConsumptionFatal(_) = error {
-            return Err(WorkerError::Fatal {
-                topic: self.topic.clone(),
-                error,
-            });
-        }
-        match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => return self.compare_with_log(),
-            Some(Code::BadMessage | Code::InvalidMessage | Code::BadCompression) => {
-                // The reader goes on behind the batch; we do not.
-                self.damaged_tries += 1;
-                if self.damaged_tries >= DAMAGED_TRIES {
-                    let (topic, tries) = (self.topic.clone(), self.damaged_tries);
-                    return Err(WorkerError::Damaged {
-                        topic,
-                        tries,
-                        error,
-                    });
-                }
-                tracing::warn!(
-                    "{}: a damaged batch ({error}); reading it again",
-                    self.topic
-                );
-                self.assign_reader();
-            }
-            // The member watches the topic and tells.
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {}
-            _ if self.health.note(&error) => {}
-            _ if self
-                .told
-                .is_some_and(|at| at.elapsed() < Duration::from_secs(30)) => {}
-            _ => {
-                self.told = Some(Instant::now());
-                match client::advice(&error, &self.topic, &self.group) {
-                    Some(advice) => tracing::error!("reading {}: {advice}; trying on", self.topic),
-                    None => tracing::warn!("reading {}: {error}; trying on", self.topic),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Some partition's next offset is not in the log: which, and why?
-    fn compare_with_log(&mut self) -> Result<(), WorkerError> {
-        for (&partition, shard) in &self.shards {
-            let Ok((low, high)) =
-                self.reader
-                    .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN)
-            else {
-                continue; // No answer now; the reader will fail again and ask again.
-            };
-            let (offset, start, end) = (shard.offset(), Offset(low), Offset(high));
-            if offset < start || offset > end {
-                let topic = self.topic.clone();
-                return Err(WorkerError::LogChanged {
-                    topic,
-                    partition,
-                    offset,
-                    start,
-                    end,
-                });
-            }
-        }
-        self.assign_reader();
-        Ok(())
     }
 }
 

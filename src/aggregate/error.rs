@@ -1,0 +1,78 @@
+//! Why a worker cannot go on, in words that say what to do.
+
+use rdkafka::error::KafkaError;
+use thiserror::Error;
+
+use crate::offset::{Offset, Partition};
+
+/// Why a worker cannot go on, and with it the process.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The log does not hold what the fold needs.
+    #[error(
+        "{topic}/{partition}: the fold is at offset {offset}, but the log now goes from {start} \
+         to {end}. {}. Nothing was counted in its place. {}",
+        log_changed(*offset, *start, *end), log_changed_advice(*offset, *start)
+    )]
+    LogChanged {
+        /// The donations topic.
+        topic: String,
+        /// The partition at fault.
+        partition: Partition,
+        /// The next offset to apply.
+        offset: Offset,
+        /// The first offset that is still there.
+        start: Offset,
+        /// The next offset that will be written.
+        end: Offset,
+    },
+    /// A batch does not match its checksum, time and again.
+    #[error(
+        "{topic}: a batch of records cannot be read, after {tries} tries ({error}): the data is \
+         damaged on the broker or on the way. It begins at one of these offsets: {at}. Check the \
+         broker's disks and the network"
+    )]
+    Damaged {
+        /// The donations topic.
+        topic: String,
+        /// The partitions that have not moved meanwhile, with the next offset to
+        /// apply; librdkafka does not say which one it is.
+        at: String,
+        /// How often it was read.
+        tries: u32,
+        /// What librdkafka said.
+        error: String,
+    },
+    /// librdkafka cannot go on.
+    #[error("{topic}: reading failed for good: {error}")]
+    Fatal {
+        /// The donations topic.
+        topic: String,
+        /// What librdkafka said.
+        error: KafkaError,
+    },
+}
+
+fn log_changed(offset: Offset, start: Offset, end: Offset) -> String {
+    if offset < start {
+        format!(
+            "{} offsets have expired before they were read",
+            start.0 - offset.0
+        )
+    } else {
+        format!(
+            "The last {} are gone: the topic was made anew, or an unclean leader election lost them",
+            offset.0 - end.0
+        )
+    }
+}
+
+fn log_changed_advice(offset: Offset, start: Offset) -> &'static str {
+    if offset < start {
+        "Give the topic a longer retention.ms; totals over what is left would not be those of \
+         the whole event, so a new group and new topics of tally99's own are needed for them"
+    } else {
+        "If the topic was meant to be made anew, use new names for tally99's own topics, or \
+         delete them; else restore the broker's data"
+    }
+}

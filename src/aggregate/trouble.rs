@@ -1,0 +1,160 @@
+//! What a worker does when its reader does not just bring the next record.
+//!
+//! What goes away by itself is waited for; what people must end is told; what
+//! would make totals wrong ends the process. Nothing is skipped.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::{Worker, WorkerError};
+use crate::kafka::client;
+use crate::kafka::topics::ANSWER_WITHIN;
+use crate::offset::{Offset, Partition};
+
+/// How often a damaged batch is read again.
+const DAMAGED_TRIES: u32 = 5;
+/// Damage after a longer time than this is another.
+const DAMAGED_RECENTLY: Duration = Duration::from_secs(60);
+
+/// A batch that does not match its checksum.
+pub(super) struct Damage {
+    /// Where it may be: partitions that have not moved since it was found.
+    at: BTreeMap<Partition, Offset>,
+    tries: u32,
+    last: Instant,
+}
+
+fn places(offsets: &BTreeMap<Partition, Offset>) -> String {
+    let places = offsets.iter();
+    let places: Vec<_> = places
+        .map(|(partition, at)| format!("{partition}/{at}"))
+        .collect();
+    places.join(", ")
+}
+
+impl Worker {
+    /// An error of the reader: what goes away by itself is waited for, what
+    /// people must end is told, what makes totals wrong ends the process.
+    pub(super) fn trouble(&mut self, error: KafkaError) -> Result<(), WorkerError> {
+        use RDKafkaErrorCode as Code;
+        if let KafkaError::MessageConsumptionFatal(_) = error {
+            return Err(WorkerError::Fatal {
+                topic: self.topic.clone(),
+                error,
+            });
+        }
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => return self.compare_with_log(),
+            Some(Code::BadMessage | Code::InvalidMessage | Code::BadCompression) => {
+                return self.read_damaged_again(error);
+            }
+            // The member watches the topic and tells.
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {}
+            _ if self.health.note(&error) => {}
+            _ if self
+                .told
+                .is_some_and(|at| at.elapsed() < Duration::from_secs(30)) => {}
+            _ => {
+                self.told = Some(Instant::now());
+                match client::advice(&error, &self.topic, &self.group) {
+                    Some(advice) => tracing::error!("reading {}: {advice}; trying on", self.topic),
+                    None => tracing::warn!("reading {}: {error}; trying on", self.topic),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The reader would go on behind the damaged batch; we do not.
+    fn read_damaged_again(&mut self, error: KafkaError) -> Result<(), WorkerError> {
+        let now: BTreeMap<_, _> = self
+            .shards
+            .iter()
+            .map(|(&partition, shard)| (partition, shard.offset()))
+            .collect();
+        let recent = self.damaged.take();
+        let recent = recent.filter(|damage| damage.last.elapsed() < DAMAGED_RECENTLY);
+        let mut damage = recent.unwrap_or_else(|| Damage {
+            at: now.clone(),
+            tries: 0,
+            last: Instant::now(),
+        });
+        // Partitions that have moved on are not at fault.
+        damage
+            .at
+            .retain(|partition, at| now.get(partition) == Some(at));
+        if damage.at.is_empty() {
+            (damage.at, damage.tries) = (now, 0);
+        }
+        (damage.tries, damage.last) = (damage.tries + 1, Instant::now());
+        if damage.tries >= DAMAGED_TRIES {
+            return Err(WorkerError::Damaged {
+                topic: self.topic.clone(),
+                at: places(&damage.at),
+                tries: damage.tries,
+                error: error.to_string(),
+            });
+        }
+        tracing::warn!(
+            "{}: a damaged batch ({error}), at one of these offsets: {}; reading it again",
+            self.topic,
+            places(&damage.at)
+        );
+        self.damaged = Some(damage);
+        self.assign_reader();
+        Ok(())
+    }
+
+    /// Some partition's next offset is not in the log: which, and why?
+    fn compare_with_log(&mut self) -> Result<(), WorkerError> {
+        for (&partition, shard) in &self.shards {
+            let Ok((low, high)) =
+                self.reader
+                    .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN)
+            else {
+                continue; // No answer now; the reader will fail again and ask again.
+            };
+            let (offset, start, end) = (shard.offset(), Offset(low), Offset(high));
+            if offset < start || offset > end {
+                let topic = self.topic.clone();
+                return Err(WorkerError::LogChanged {
+                    topic,
+                    partition,
+                    offset,
+                    start,
+                    end,
+                });
+            }
+        }
+        self.assign_reader();
+        Ok(())
+    }
+
+    /// The reader is at the end of a partition. If the run's own end lies behind
+    /// it, what is between is no record (a transaction's marker, say), or the
+    /// answer of a broker that does not know all of the log yet.
+    pub(super) fn reached_end(&mut self, partition: Partition) {
+        let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
+        let (Some(&end), Some(shard)) = (until, self.shards.get_mut(&partition)) else {
+            return;
+        };
+        if shard.offset() >= end {
+            return;
+        }
+        if self.end_is_known.contains(&partition) {
+            shard.skip_to(end);
+            return;
+        }
+        // Only an end that is reported after the log was seen to go as far counts.
+        let found = self
+            .reader
+            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
+        if found.is_ok_and(|(_, high)| high >= end.0) {
+            self.end_is_known.insert(partition);
+        }
+        self.assign_reader();
+    }
+}
