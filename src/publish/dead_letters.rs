@@ -5,17 +5,21 @@
 //! the rest stands in headers: `topic`, `partition`, `offset`, `reason`,
 //! `detail`, and `key` if the record had one. `null-value` says that the record
 //! was a tombstone (a compacted topic would take an absent value as a deletion),
-//! `truncated-from` how many bytes there were if the topic takes fewer.
+//! `truncated-from` and `key-truncated-from` how many bytes there were if the
+//! topic takes fewer.
+//!
+//! None is lost while the process lives: what the brokers do not take is kept and
+//! sent again, and when too much is kept, the reader waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage, Timestamp};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 
 use crate::config::KafkaConfig;
@@ -60,6 +64,10 @@ struct State {
 
 /// What is kept of a value that the topic does not take whole, at most.
 const TRUNCATED_BYTES: usize = 64 * 1024;
+/// The same of the record's key.
+const TRUNCATED_KEY_BYTES: usize = 1024;
+/// How many that were not delivered may wait; then no more are taken.
+const FAILED_MAX: usize = 10_000;
 /// A batch holds one record, or as many as fit this size: a topic refuses a batch
 /// as a whole, and small records are not to share the fate of a large one.
 const BATCH_BYTES: usize = 16 * 1024;
@@ -81,6 +89,9 @@ impl DeadLetters {
             state: state.clone(),
         };
         let producer = client::producer(config, "dead-letters", Duration::ZERO)
+            // One that comes twice replaces itself, and an idempotent producer
+            // gives up for good when its topic is deleted.
+            .set("enable.idempotence", "false")
             .set("message.max.bytes", MAX_BYTES)
             .set("batch.size", BATCH_BYTES.to_string())
             .create_with_context(context)?;
@@ -91,8 +102,13 @@ impl DeadLetters {
         })
     }
 
-    /// Sends one; waits while the queue is full, which slows the reader down.
+    /// Sends one; waits while the queue is full or too many are not delivered,
+    /// which slows the reader down.
     pub fn send(&self, letter: &DeadLetter<'_>, shutdown: &Shutdown) {
+        while self.state.failed().len() >= FAILED_MAX && !shutdown.is_overdue(super::PATIENCE) {
+            std::thread::sleep(Duration::from_millis(100));
+            self.retry(shutdown);
+        }
         let DeadLetter {
             topic,
             partition,
@@ -156,8 +172,16 @@ impl DeadLetters {
                     unsent = record;
                 }
                 _ => {
-                    // It stays in `waiting`, so that the end does not pass for clean.
                     self.state.tell(&error, &self.topic);
+                    self.state.failed().push(OwnedMessage::new(
+                        record.payload.map(<[u8]>::to_vec),
+                        record.key.map(<[u8]>::to_vec),
+                        self.topic.to_string(),
+                        Timestamp::NotAvailable,
+                        -1,
+                        -1,
+                        record.headers,
+                    ));
                     return;
                 }
             }
@@ -166,14 +190,7 @@ impl DeadLetters {
 
     /// Sends again what was not delivered.
     pub fn retry(&self, shutdown: &Shutdown) {
-        let failed = {
-            let mut failed = self
-                .state
-                .failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *failed)
-        };
+        let failed = std::mem::take(&mut *self.state.failed());
         for message in failed {
             let headers = message.headers().cloned().unwrap_or_default();
             let (key, payload) = (message.key(), message.payload());
@@ -197,6 +214,10 @@ impl DeadLetters {
 }
 
 impl State {
+    fn failed(&self) -> MutexGuard<'_, Vec<OwnedMessage>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says that deliveries fail, every half a minute.
     fn tell(&self, error: &KafkaError, topic: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,33 +263,41 @@ impl ProducerContext for Deliveries {
             message
         };
         self.state.tell(error, message.topic());
-        self.state
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(message);
+        self.state.failed().push(message);
     }
 }
 
-/// The beginning of a value that the topic does not take whole. All of it is
-/// still in the donations topic, at the place that the headers name.
+/// The beginning of a value that the topic does not take whole, and of its key.
+/// All of both is still in the donations topic, at the place that the headers name.
 fn truncated(message: OwnedMessage) -> OwnedMessage {
+    // Once is not enough if the topic takes even less; then half each time.
+    let kept = |bytes: &[u8], most: usize| bytes[..most.min(bytes.len() / 2)].to_vec();
     let payload = message.payload().unwrap_or_default();
-    let bytes = payload.len().to_string();
-    // Once is not enough if the topic takes less than that; then half each time.
-    let kept = TRUNCATED_BYTES.min(payload.len() / 2);
-    let headers = message.headers().cloned().unwrap_or_default();
-    let known = headers.iter().any(|header| header.key == "truncated-from");
-    let headers = if known {
-        headers
-    } else {
-        headers.insert(Header {
-            key: "truncated-from",
-            value: Some(&bytes),
-        })
-    };
+    let mut sizes = vec![("truncated-from", payload.len())];
+    let mut headers = OwnedHeaders::new();
+    let old = message.headers().map(|headers| headers.iter());
+    for header in old.into_iter().flatten() {
+        let key = header.value.filter(|_| header.key == "key");
+        let short = key.map(|key| {
+            sizes.push(("key-truncated-from", key.len()));
+            kept(key, TRUNCATED_KEY_BYTES)
+        });
+        headers = headers.insert(Header {
+            key: header.key,
+            value: short.as_deref().or(header.value),
+        });
+    }
+    for (name, bytes) in sizes {
+        let is_known = headers.iter().any(|header| header.key == name);
+        if !is_known {
+            headers = headers.insert(Header {
+                key: name,
+                value: Some(&bytes.to_string()),
+            });
+        }
+    }
     OwnedMessage::new(
-        Some(payload[..kept].to_vec()),
+        Some(kept(payload, TRUNCATED_BYTES)),
         message.key().map(<[u8]>::to_vec),
         message.topic().to_owned(),
         message.timestamp(),
@@ -276,4 +305,52 @@ fn truncated(message: OwnedMessage) -> OwnedMessage {
         message.offset(),
         Some(headers),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_gets_smaller_until_it_fits() {
+        let value = |message: &OwnedMessage, name: &str| {
+            let headers = message.headers().expect("headers");
+            let header = headers.iter().find(|header| header.key == name);
+            header.map(|header| header.value.expect("a value").to_vec())
+        };
+        let headers = OwnedHeaders::new()
+            .insert(Header {
+                key: "offset",
+                value: Some("17"),
+            })
+            .insert(Header {
+                key: "key",
+                value: Some(&[b'k'; 900_000]),
+            });
+        let mut message = OwnedMessage::new(
+            Some(vec![b'v'; 1_000_000]),
+            Some(b"donations/0/17".to_vec()),
+            "letters".into(),
+            Timestamp::NotAvailable,
+            -1,
+            -1,
+            Some(headers),
+        );
+        let mut bytes = Vec::new();
+        for _ in 0..30 {
+            message = truncated(message);
+            let key = value(&message, "key").expect("it had a key");
+            bytes.push(message.payload().map_or(0, <[u8]>::len) + key.len());
+        }
+        assert_eq!(bytes[0], TRUNCATED_BYTES + TRUNCATED_KEY_BYTES);
+        assert_eq!(bytes.last(), Some(&0));
+        assert_eq!(message.key(), Some(&b"donations/0/17"[..]));
+        for (name, text) in [
+            ("offset", "17"),
+            ("truncated-from", "1000000"),
+            ("key-truncated-from", "900000"),
+        ] {
+            assert_eq!(value(&message, name), Some(text.into()), "{name}");
+        }
+    }
 }

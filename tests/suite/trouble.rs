@@ -1,8 +1,6 @@
 //! What can go wrong around `tally99 run`: each gives a message that says what
 //! happens and what to do, and it goes on by itself where it can.
 
-use rand::{Rng, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
@@ -16,7 +14,7 @@ fn run(day: &Day, more: &[&str]) -> Finished {
 }
 
 #[track_caller]
-fn assert_fails(finished: &Finished, words: &[&str]) {
+pub fn assert_fails(finished: &Finished, words: &[&str]) {
     assert_eq!(finished.code(), 3, "{finished}");
     for word in words {
         assert!(
@@ -27,11 +25,11 @@ fn assert_fails(finished: &Finished, words: &[&str]) {
 }
 
 /// One donation of 1 fen.
-fn donation(id: &str, at: i64) -> String {
+pub fn donation(id: &str, at: i64) -> String {
     format!(r#"{{"id":"{id}","campaign":"c","amount":1,"currency":"CNY","at":{at}}}"#)
 }
 
-const AT: i64 = 1_662_688_800_000;
+pub const AT: i64 = 1_662_688_800_000;
 
 #[test]
 fn no_broker_is_said_and_waited_for() {
@@ -297,61 +295,6 @@ fn of_two_that_start_at_once_one_goes_on() {
     day.assert_nothing_fell(kafka);
 }
 
-#[test]
-fn odd_records_become_dead_letters_with_their_bytes() {
-    let kafka = Kafka::shared();
-    let day = Day::on(kafka, "odd");
-    let topic = day.topic("donations");
-    kafka.create_topic(&topic, 1, &[]);
-    // A topic that takes less than what is to be kept.
-    kafka.create_topic(
-        &day.topic("dead-letters"),
-        1,
-        &[("max.message.bytes", "100000")],
-    );
-    // Letters that do not compress: what counts is what the producer sends.
-    let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-    let large: String = (0..900_000)
-        .map(|_| random.random_range('A'..='z'))
-        .collect();
-    let values = [large.as_bytes(), b"", b"\xff", br#"{"id":"a"}"#];
-    kafka.produce(&topic, values.map(|value| (0, "key", value)));
-    run(&day, &["--until-end"]).succeeded();
-
-    let letters = kafka.read_all(&day.topic("dead-letters"));
-    let header = |record: &crate::kafka::Record, name: &str| {
-        let (_, value) = record.headers.iter().find(|(key, _)| key == name)?;
-        String::from_utf8(value.clone()?).ok()
-    };
-    let mut found: Vec<_> = letters
-        .iter()
-        .map(|letter| {
-            (
-                header(letter, "offset").unwrap(),
-                header(letter, "reason").unwrap(),
-                letter,
-            )
-        })
-        .collect();
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    let reasons: Vec<_> = found.iter().map(|(_, reason, _)| reason.as_str()).collect();
-    assert_eq!(reasons, ["too_large", "empty", "not_utf8", "missing_field"]);
-    let truncated = found[0].2;
-    assert_eq!(
-        header(truncated, "truncated-from").as_deref(),
-        Some("900000")
-    );
-    let kept = truncated.value.as_deref().unwrap();
-    assert!(kept.len() > 10_000 && large.as_bytes().starts_with(kept));
-    assert_eq!(found[2].2.value.as_deref(), Some(&b"\xff"[..]));
-    let last = day.cuts(kafka).pop().unwrap();
-    assert_eq!(last["dead_letters_by_reason"]["too_large"], 1);
-    assert_eq!(
-        (&last["events"], &last["dead_letters"]),
-        (&4.into(), &4.into())
-    );
-}
-
 /// What was aborted never happened, and the log's end is behind no record.
 #[test]
 fn aborted_transactions_are_not_counted() {
@@ -410,4 +353,27 @@ fn a_second_signal_ends_it_at_once() {
     let ended = run.wait(SOON);
     assert_eq!(ended.code(), 130, "{ended}");
     drop(writing);
+}
+
+#[test]
+fn an_end_that_is_not_reached_is_no_success() {
+    let kafka = Kafka::own(1);
+    let day = Day::on(&kafka, "early");
+    day.write(100_000, &[]);
+    // It cannot read to the end while its broker stands still.
+    let mut run = Running::start(
+        day.command("run")
+            .arg("--until-end")
+            .args(["--workers", "1"]),
+    );
+    run.wait_for_output(DEADLINE, "workers for");
+    kafka.signal_broker(1, "STOP");
+    run.signal(Signal::INT);
+    run.wait_for_output(DEADLINE, "a second signal");
+    kafka.signal_broker(1, "CONT");
+    let ended = run.wait(DEADLINE);
+    assert_eq!(ended.code(), 3, "{ended}");
+    assert!(ended.stderr.contains("offsets are left"), "{ended}");
+    day.run_until_end();
+    day.compare().succeeded();
 }
