@@ -15,6 +15,7 @@ pub mod dead_letters;
 pub mod records;
 pub mod sender;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::merge::{CampaignWindows, Cut, Gate};
 use crate::offset::{Offset, Partition};
 use crate::shard::Rules;
 use crate::shutdown::Shutdown;
-use cuts::{Cuts, Newest};
+use cuts::Cuts;
 use records::{CutId, CutRecord};
 use sender::{Sender as Upserts, Unsent};
 
@@ -65,9 +66,8 @@ pub enum Report {
         /// Where the log ends.
         end: Offset,
     },
-    /// Somebody else wrote to `cuts`: emit everything again, and not before this
-    /// is reached.
-    Foreign(Gate),
+    /// Other totals than ours must stay; why, and what to do.
+    Refused(String),
 }
 
 /// Publishes one cut after the other, in a thread of its own.
@@ -82,6 +82,10 @@ pub struct Publisher {
     /// How often partitions had been taken from us when we began.
     revocations: u64,
     next_cut: u64,
+    /// Whether somebody else wrote to `cuts` since we began; then everything must
+    /// be emitted again, and not before what they published is reached.
+    must_begin: bool,
+    has_begun: bool,
     shutdown: Shutdown,
 }
 
@@ -104,6 +108,8 @@ impl Publisher {
             membership: membership.clone(),
             revocations: 0,
             next_cut: 1,
+            must_begin: true,
+            has_begun: false,
             shutdown: shutdown.clone(),
         })
     }
@@ -113,7 +119,14 @@ impl Publisher {
         loop {
             let report = match jobs.recv_timeout(LOOK_EVERY) {
                 Ok(Job::Begin) => self.begin(),
-                Ok(Job::Publish(cut, windows)) => Some(self.publish(&cut, &windows)),
+                Ok(Job::Publish(cut, windows)) => {
+                    // A busy publisher is never idle, so it looks before each cut.
+                    self.look();
+                    Some(match self.must_begin {
+                        true => Report::Abandoned,
+                        false => self.publish(&cut, &windows),
+                    })
+                }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -128,30 +141,26 @@ impl Publisher {
     /// Reads where those before us ended. `None` if the end comes first.
     fn begin(&mut self) -> Option<Report> {
         self.revocations = self.membership.revocations();
-        let Newest {
-            next_cut,
-            epoch,
-            gate,
-        } = self.cuts.newest(&self.shutdown)?;
-        if epoch > self.epoch {
-            tracing::warn!(
-                "{} holds cuts of epoch {epoch}, and run.epoch is {}: readers keep the higher \
-                 one and will not see these totals. Raise run.epoch if the fold is made anew",
-                self.topics.cuts,
-                self.epoch
-            );
+        let newest = self.cuts.newest(&self.shutdown)?;
+        if let Some(before) = &newest.id
+            && let Some(why) = self.disagrees(before, newest.epoch)
+        {
+            return Some(Report::Refused(why));
         }
-        self.next_cut = self.next_cut.max(next_cut);
-        let Some(gate) = gate else {
-            // Whatever was published is of what is in the log by now.
-            let ends = self.cuts.log_ends(&self.topics.donations, &self.shutdown)?;
-            return Some(Report::Begun(Gate::at(ends)));
-        };
-        if gate.offsets().is_empty() {
-            return Some(Report::Begun(gate)); // Nobody was before us.
-        }
+        self.next_cut = self.next_cut.max(newest.next_cut);
         let ends = self.cuts.log_ends(&self.topics.donations, &self.shutdown)?;
-        for (&partition, &published) in gate.offsets() {
+        let gate = if newest.id.is_some() {
+            newest.offsets
+        } else {
+            let cut_of_totals = self.cuts.newest_in(&self.topics.totals, &self.shutdown)?;
+            self.next_cut = self.next_cut.max(cut_of_totals.saturating_add(1));
+            match self.next_cut {
+                1 => BTreeMap::new(), // Nobody was before us.
+                // The cuts are gone, but whatever was published is in the log by now.
+                _ => ends.clone(),
+            }
+        };
+        for (&partition, &published) in &gate {
             let end = ends.get(&partition).copied().unwrap_or_default();
             if published > end {
                 return Some(Report::BeyondLog {
@@ -161,19 +170,56 @@ impl Publisher {
                 });
             }
         }
-        Some(Report::Begun(gate))
+        (self.must_begin, self.has_begun) = (false, true);
+        Some(Report::Begun(Gate::at(gate)))
     }
 
-    /// Looks for records of others in `cuts`.
+    /// Why the totals of the cuts before ours must not be replaced by ours.
+    fn disagrees(&self, before: &CutId, epoch: u32) -> Option<String> {
+        let (cuts, topic) = (&self.topics.cuts, &self.topics.donations);
+        if before.topic != *topic {
+            return Some(format!(
+                "the totals in {} are those of topic {}, not of {topic}. Give each topic of \
+                 donations its own topics of totals (topics.totals, topics.cuts, topics.windows, \
+                 topics.dead_letters)",
+                self.topics.totals, before.topic
+            ));
+        }
+        if epoch > self.epoch {
+            return Some(format!(
+                "{cuts} holds cuts of epoch {epoch}, and run.epoch is {}: readers keep the \
+                 higher one and would not see these totals. Set run.epoch to {epoch}, or higher \
+                 to count the whole log anew",
+                self.epoch
+            ));
+        }
+        if before.epoch == self.epoch && before.rules != self.rules {
+            return Some(format!(
+                "the totals of epoch {epoch} were counted by other rules ({}) than those now \
+                 ({}), so they could step back. Set the settings under [counting] back, or raise \
+                 run.epoch to count the whole log anew",
+                before.rules, self.rules
+            ));
+        }
+        if before.group != self.group && !self.has_begun {
+            let members = self.cuts.live_members(&before.group);
+            return members.first().map(|member| {
+                format!(
+                    "group {} has a live member, {member}, that publishes to the same topics as \
+                     this process of group {}. Stop it first, or use other topics",
+                    before.group, self.group
+                )
+            });
+        }
+        None
+    }
+
+    /// Looks whether others write to `cuts`.
     fn look(&mut self) -> Option<Report> {
-        let foreign = self.cuts.foreign(client::process_name())?;
-        tracing::warn!(
-            "another publisher, {}, wrote cut {}: emitting every campaign again",
-            foreign.publisher,
-            foreign.cut
-        );
-        self.next_cut = self.next_cut.max(foreign.cut + 1);
-        Some(Report::Foreign(Gate::at(foreign.offsets)))
+        let why = self.cuts.intrusion(client::process_name())?;
+        tracing::warn!("{why}: emitting every campaign again");
+        self.must_begin = true;
+        Some(Report::Abandoned)
     }
 
     /// Emits one cut.

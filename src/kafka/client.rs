@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
@@ -114,7 +114,18 @@ pub fn producer(config: &KafkaConfig, role: &str, patience: Duration) -> ClientC
     settings(config, role, &good, &must)
 }
 
-/// A client for questions about topics and groups, and for making topics.
+/// A client for questions about topics and groups. A consumer, because others
+/// create a topic by asking for it.
+pub fn asker(
+    config: &KafkaConfig,
+    health: &Arc<Health>,
+) -> Result<BaseConsumer<Context>, KafkaError> {
+    settings(config, "asker", &[], &[]).create_with_context(Context {
+        health: health.clone(),
+    })
+}
+
+/// A client for making topics, and for questions about their settings.
 pub fn admin(
     config: &KafkaConfig,
     health: &Arc<Health>,

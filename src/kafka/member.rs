@@ -62,6 +62,8 @@ struct State {
     revocations: u64,
     /// When the last commit that succeeded was sent.
     confirmed_at: Option<Duration>,
+    /// What the coordinator said to the commits since.
+    refusal: Option<KafkaError>,
     /// What is committed next.
     offsets: BTreeMap<Partition, Offset>,
 }
@@ -84,6 +86,11 @@ impl Membership {
     pub fn is_confirmed(&self) -> bool {
         let confirmed_at = self.state().confirmed_at;
         confirmed_at.is_some_and(|at| since_boot().saturating_sub(at) < self.session_timeout)
+    }
+
+    /// What the coordinator said last, if it was no confirmation.
+    pub fn refusal(&self) -> Option<KafkaError> {
+        self.state().refusal.clone()
     }
 
     /// How often partitions were taken from us. Whoever sees it rise was not the
@@ -222,6 +229,7 @@ impl Confirmer {
         while !stop() {
             if let Err(error) = self.confirm() {
                 tracing::debug!("membership not confirmed: {error}");
+                self.membership.state().refusal = Some(error);
             }
             std::thread::sleep(CONFIRM_EVERY);
         }
@@ -247,6 +255,7 @@ impl Confirmer {
         let state = &mut *self.membership.state();
         if state.revocations == revocations {
             state.confirmed_at = Some(asked_at);
+            state.refusal = None;
         }
         Ok(())
     }

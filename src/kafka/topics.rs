@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -14,6 +16,9 @@ use crate::offset::{Offset, Partition};
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many partitions a topic has; `None` if there is no such topic.
+///
+/// `client` must be a consumer's: a question of any other makes brokers create
+/// the topic, unless they are told not to (`auto.create.topics.enable`).
 pub fn partitions<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -75,22 +80,52 @@ pub fn missing<C: ClientContext>(
     Ok(missing)
 }
 
-/// Whether a topic is compacted; `None` if the brokers do not say (no permission
-/// to ask, or a broker that does not know the question).
-pub async fn is_compacted<C: ClientContext>(admin: &AdminClient<C>, topic: &str) -> Option<bool> {
-    let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
-    let described = admin
-        .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
-        .await;
-    let resource = described.ok()?.pop()?.ok()?;
-    let policy = resource.get("cleanup.policy")?.value.as_deref()?;
-    Some(policy.contains("compact"))
+/// What brokers say of a topic's settings.
+#[derive(Debug)]
+pub struct TopicSettings(ConfigResource);
+
+impl TopicSettings {
+    /// The settings of a topic; `None` if the brokers do not say (no permission to
+    /// ask, or a broker that does not know the question).
+    pub async fn of<C: ClientContext>(
+        admin: &AdminClient<C>,
+        topic: &str,
+    ) -> Option<TopicSettings> {
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+        let topic = ResourceSpecifier::Topic(topic);
+        let described = admin.describe_configs([&topic], &options).await;
+        described.ok()?.pop()?.ok().map(TopicSettings)
+    }
+
+    fn get(&self, name: &str) -> &str {
+        let entry = self.0.get(name);
+        entry.and_then(|entry| entry.value.as_deref()).unwrap_or("")
+    }
+
+    /// Whether records go away when others of their key come.
+    pub fn is_compacted(&self) -> bool {
+        self.get("cleanup.policy").contains("compact")
+    }
+
+    /// How far ahead of the broker's clock a producer may stamp a record, in
+    /// milliseconds; `None` where the broker stamps it, or does not say.
+    pub fn timestamps_ahead_ms(&self) -> Option<u64> {
+        let by_producers = self.get("message.timestamp.type") == "CreateTime";
+        // Before Kafka 3.6 the limit goes both ways.
+        let limit = match self.get("message.timestamp.after.max.ms") {
+            "" => self.get("message.timestamp.difference.max.ms"),
+            after => after,
+        };
+        by_producers.then(|| limit.parse().ok()).flatten()
+    }
 }
 
-/// Makes those of our own topics that are missing; returns their names.
-pub async fn create_missing<C: ClientContext>(
+/// Makes those of our own topics that are `missing`; returns the names of those
+/// that it made.
+pub async fn create<C: ClientContext>(
     admin: &AdminClient<C>,
     topics: &TopicsConfig,
+    missing: &[String],
     partitions: usize,
 ) -> Result<Vec<String>, (String, KafkaError)> {
     let cuts_retention_ms = (30 * DAY_MS).to_string();
@@ -122,8 +157,7 @@ pub async fn create_missing<C: ClientContext>(
     ];
     let mut created = Vec::new();
     for (name, partitions, settings) in wanted {
-        let found = self::partitions(admin.inner(), name).map_err(|e| (name.to_owned(), e))?;
-        if found.is_some() {
+        if !missing.iter().any(|missing| missing == name) {
             continue;
         }
         let replication = TopicReplication::Fixed(topics.replication.unwrap_or(-1));

@@ -8,13 +8,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use serde::Deserialize;
 
 use super::records::{CutId, CutRecord};
 use super::sender::{Upsert, upsert};
 use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
+use crate::kafka::group::{self, GroupMember};
 use crate::kafka::topics::{self, ANSWER_WITHIN};
-use crate::merge::Gate;
 use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
@@ -23,6 +24,8 @@ const PARTITION: i32 = 0;
 /// How many records at the end are read for the newest cut. Two would do, but
 /// for publishers that wrote at the same time.
 const TAIL: i64 = 100;
+/// How long to wait before brokers are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where those before us ended.
 #[derive(Debug, Default)]
@@ -31,9 +34,10 @@ pub struct Newest {
     pub next_cut: u64,
     /// The highest epoch found.
     pub epoch: u32,
-    /// What must be reached before anything is published; `None` if there were
-    /// cuts and all have expired, so that nobody knows how far they got.
-    pub gate: Option<Gate>,
+    /// The newest cut; `None` if there is none, or none any more.
+    pub id: Option<CutId>,
+    /// The highest offsets of all cuts found.
+    pub offsets: BTreeMap<Partition, Offset>,
 }
 
 /// The `cuts` topic.
@@ -67,7 +71,7 @@ impl Cuts {
     }
 
     /// Reads the end of the topic, trying until it is read; from then on
-    /// [`foreign`](Cuts::foreign) reads what comes after. `None` if the end of the
+    /// [`intrusion`](Cuts::intrusion) reads what comes after. `None` if the end of the
     /// process comes first.
     pub fn newest(&mut self, shutdown: &Shutdown) -> Option<Newest> {
         while !shutdown.is_overdue(super::PATIENCE) {
@@ -75,42 +79,53 @@ impl Cuts {
                 Ok(newest) => return Some(newest),
                 Err(error) => self.tell(&error),
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(ASK_AGAIN);
         }
         None
     }
 
     fn read_tail(&mut self) -> Result<Newest, KafkaError> {
+        let topic = self.topic.clone();
+        let mut newest = Newest::default();
+        let high = self.read_last(&topic, PARTITION, TAIL, |payload| {
+            let Some(id) = parse(payload) else { return };
+            newest.next_cut = newest.next_cut.max(id.cut.saturating_add(1));
+            newest.epoch = newest.epoch.max(id.epoch);
+            for (&partition, &offset) in &id.offsets {
+                let reached = newest.offsets.entry(partition).or_insert(offset);
+                *reached = offset.max(*reached);
+            }
+            newest.id = Some(id);
+        })?;
+        if newest.id.is_none() {
+            // Every cut writes a record at least, so no number is above the end.
+            newest.next_cut = high as u64 + 1;
+        }
+        Ok(newest)
+    }
+
+    /// Hands the values of the last `count` records of a partition to `take`;
+    /// returns the partition's end.
+    fn read_last(
+        &mut self,
+        topic: &str,
+        partition: Partition,
+        count: i64,
+        mut take: impl FnMut(Option<&[u8]>),
+    ) -> Result<i64, KafkaError> {
         let (low, high) = self
             .reader
-            .fetch_watermarks(&self.topic, PARTITION, ANSWER_WITHIN)?;
-        let from = (high - TAIL).max(low);
+            .fetch_watermarks(topic, partition, ANSWER_WITHIN)?;
+        let mut next = (high - count).max(low);
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, PARTITION, KafkaOffset::Offset(from))?;
+        list.add_partition_offset(topic, partition, KafkaOffset::Offset(next))?;
         self.reader.assign(&list)?;
-
-        // Every cut writes a record at least, so no number is above the end.
-        let mut newest = Newest {
-            next_cut: high as u64 + 1,
-            ..Newest::default()
-        };
-        let mut offsets = BTreeMap::new();
-        let mut highest = None;
         let deadline = Instant::now() + ANSWER_WITHIN;
-        let mut next = from;
         while next < high {
             match self.reader.poll(Duration::from_millis(50)) {
                 Some(Ok(message)) => {
                     next = message.offset() + 1;
-                    let Some(cut) = parse(message.payload()) else {
-                        continue;
-                    };
-                    highest = highest.max(Some(cut.cut));
-                    newest.epoch = newest.epoch.max(cut.epoch);
-                    for (partition, offset) in cut.offsets {
-                        let reached = offsets.entry(partition).or_insert(offset);
-                        *reached = offset.max(*reached);
-                    }
+                    take(message.payload());
                 }
                 Some(Err(error)) => return Err(error),
                 None if Instant::now() > deadline => {
@@ -119,12 +134,40 @@ impl Cuts {
                 None => {}
             }
         }
-        if let Some(highest) = highest {
-            newest.next_cut = highest + 1;
+        Ok(high)
+    }
+
+    /// The number of the newest cut that any total is of; 0 if there are none.
+    /// For when `cuts` is empty: it may have been deleted, and the totals not.
+    /// `None` if the end of the process comes first.
+    pub fn newest_in(&mut self, totals: &str, shutdown: &Shutdown) -> Option<u64> {
+        while !shutdown.is_overdue(super::PATIENCE) {
+            match self.read_newest_in(totals) {
+                Ok(cut) => return Some(cut),
+                Err(error) => self.tell(&error),
+            }
+            std::thread::sleep(ASK_AGAIN);
         }
-        if highest.is_some() || high == 0 {
-            newest.gate = Some(Gate::at(offsets));
+        None
+    }
+
+    fn read_newest_in(&mut self, totals: &str) -> Result<u64, KafkaError> {
+        #[derive(Deserialize)]
+        struct OfCut {
+            cut: u64,
         }
+        let mut newest = 0;
+        let partitions = topics::partitions(self.reader.client(), totals)?;
+        for partition in 0..partitions.unwrap_or(0) as Partition {
+            // Numbers rise within a partition, but for what a zombie wrote.
+            self.read_last(totals, partition, TAIL, |payload| {
+                let total = payload.and_then(|json| serde_json::from_slice::<OfCut>(json).ok());
+                newest = newest.max(total.map_or(0, |total| total.cut));
+            })?;
+        }
+        // From here on `intrusion` reads `cuts` again.
+        let topic = self.topic.clone();
+        self.read_last(&topic, PARTITION, 0, |_| {})?;
         Ok(newest)
     }
 
@@ -137,34 +180,51 @@ impl Cuts {
     ) -> Option<BTreeMap<Partition, Offset>> {
         while !shutdown.is_overdue(super::PATIENCE) {
             let client = self.reader.client();
-            let ends = topics::partitions(client, donations)
-                .and_then(|found| topics::log_ranges(client, donations, found.unwrap_or(0)));
+            let ends = topics::partitions(client, donations).and_then(|found| match found {
+                Some(partitions) => topics::log_ranges(client, donations, partitions),
+                // A broker that has just started may not know it yet. Whether it
+                // is gone, the member finds out.
+                None => Err(KafkaError::MetadataFetch(Code::LeaderNotAvailable)),
+            });
             match ends {
                 Ok(ends) => return Some(ends.into_iter().map(|(p, (_, end))| (p, end)).collect()),
                 Err(error) => self.tell(&error),
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(ASK_AGAIN);
         }
         None
     }
 
-    /// The newest record since the last look that `own` did not write.
-    pub fn foreign(&mut self, own: &str) -> Option<CutId> {
-        let mut found: Option<CutId> = None;
+    /// Why what we know of `cuts` is not all that is in it, if so: since the last
+    /// look somebody other than `own` wrote to it, or it is another one.
+    pub fn intrusion(&mut self, own: &str) -> Option<String> {
+        let mut found = None;
         while let Some(result) = self.reader.poll(Duration::ZERO) {
             match result {
                 Ok(message) => {
-                    if let Some(cut) = parse(message.payload()).filter(|cut| cut.publisher != own) {
-                        found = Some(cut);
+                    if let Some(id) = parse(message.payload()).filter(|id| id.publisher != own) {
+                        let CutId { publisher, cut, .. } = id;
+                        found = Some(format!("another publisher, {publisher}, wrote cut {cut}"));
                     }
                 }
-                Err(error) => {
-                    self.tell(&error);
-                    break;
-                }
+                Err(error) => match error.rdkafka_error_code() {
+                    // The reader would stand still from here on.
+                    Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                        return Some(format!("{} was made anew, or lost records", self.topic));
+                    }
+                    _ => {
+                        self.tell(&error);
+                        break;
+                    }
+                },
             }
         }
         found
+    }
+
+    /// The live members of another group; none if the brokers do not say.
+    pub fn live_members(&self, group: &str) -> Vec<GroupMember> {
+        group::live_members(self.reader.client(), group).unwrap_or_default()
     }
 
     fn tell(&mut self, error: &KafkaError) {

@@ -94,6 +94,15 @@ pub enum MergerError {
         /// Where the log ends.
         end: Offset,
     },
+    /// Totals of others are in the way.
+    #[error("nothing is published: {0}")]
+    Refused(String),
+    /// The end was asked for before the end of the log.
+    #[error(
+        "ended early: {0} offsets are left to where the log ended at the start. What was counted \
+         is published, and the next start makes up for the rest"
+    )]
+    EndedEarly(u64),
     /// The brokers did not acknowledge the last cut.
     #[error(
         "the last cut is not complete: the brokers did not acknowledge it in time. Nothing is \
@@ -139,14 +148,17 @@ impl Merger {
             self.take_reports();
             if workers_ended {
                 if self.has_ended()? {
-                    return self.error.map_or(Ok(()), Err);
+                    let left = self.left_to_the_end().filter(|&left| left > 0);
+                    let error = self.error.or(left.map(MergerError::EndedEarly));
+                    return error.map_or(Ok(()), Err);
                 }
             } else if Instant::now() >= publish_at {
                 publish_at = Instant::now() + self.publish_interval;
                 self.ends.membership.set_offsets(self.merge.offsets());
                 self.publish_if_possible();
-                self.progress.log(&self.merge, &self.gate, self.why_not());
-                if self.has_reached_the_end() {
+                let why_not = self.why_not().or_else(|| self.is_beginning());
+                self.progress.log(&self.merge, &self.gate, why_not);
+                if self.left_to_the_end() == Some(0) {
                     self.ends.shutdown.begin();
                 }
             }
@@ -208,10 +220,9 @@ impl Merger {
                     });
                     self.ends.shutdown.begin();
                 }
-                Report::Foreign(gate) => {
-                    self.gate = std::mem::take(&mut self.gate).and(gate);
-                    self.merge.emit_all_again();
-                    self.published = None;
+                Report::Refused(why) => {
+                    self.error = Some(MergerError::Refused(why));
+                    self.ends.shutdown.begin();
                 }
                 Report::Complete(number) => {
                     if let State::Publishing(cut) = std::mem::replace(&mut self.state, State::Ready)
@@ -221,6 +232,7 @@ impl Merger {
                         self.ends.view.publish(number, &cut);
                     }
                 }
+                Report::Abandoned if matches!(self.state, State::Beginning) => {}
                 Report::Abandoned => self.state = State::NotBegun,
             }
         }
@@ -250,9 +262,18 @@ impl Merger {
             return Some("not every partition has been looked into yet".to_owned());
         }
         if !self.ends.membership.is_confirmed() {
-            return Some("the group has not confirmed this process for a while".to_owned());
+            let refusal = self.ends.membership.refusal();
+            let said = refusal.map_or(String::new(), |error| format!(" ({error})"));
+            return Some(format!(
+                "the group has not confirmed this process for a while{said}"
+            ));
         }
         None
+    }
+
+    fn is_beginning(&self) -> Option<String> {
+        let is_beginning = matches!(self.state, State::Beginning);
+        is_beginning.then(|| "the end of the cuts' topic is not read yet".to_owned())
     }
 
     /// Begins, or publishes what changed.
@@ -270,7 +291,7 @@ impl Merger {
             State::Ready => {
                 let held = self.merge.offsets();
                 let ending = self.ends.shutdown.has_begun();
-                if !self.gate.is_reached(&held) || self.is_all_published(&held, ending) {
+                if !self.is_gate_reached(&held) || self.is_all_published(&held, ending) {
                     return;
                 }
                 let windows_due = self
@@ -293,6 +314,12 @@ impl Merger {
         }
     }
 
+    /// Whether no figure of a cut at `held` would step back: neither what is
+    /// counted nor the donors, whose sketches come on an interval of their own.
+    fn is_gate_reached(&self, held: &BTreeMap<Partition, Offset>) -> bool {
+        self.gate.is_reached(held) && self.gate.is_reached(self.merge.donors_offsets())
+    }
+
     /// Whether a cut at `held` would bring nothing new; windows are asked for at
     /// the end only, since until then they have an interval of their own.
     fn is_all_published(&self, held: &BTreeMap<Partition, Offset>, with_windows: bool) -> bool {
@@ -301,14 +328,16 @@ impl Merger {
             && (!with_windows || self.windows_of.as_ref() == Some(held))
     }
 
-    /// Whether everything up to where the run ends is published.
-    fn has_reached_the_end(&self) -> bool {
-        let (Some(until), Some(published)) = (&self.until, &self.published) else {
-            return false;
-        };
-        until
-            .iter()
-            .all(|(partition, end)| published.get(partition).is_some_and(|at| at >= end))
+    /// How many offsets are not published up to where the run ends, if it does.
+    fn left_to_the_end(&self) -> Option<u64> {
+        let nothing = BTreeMap::new();
+        let published = self.published.as_ref();
+        let until = Gate::at(self.until.clone()?);
+        match published {
+            Some(published) if until.is_reached(published) => Some(0),
+            // An end of nothing, too, is reached by a cut only.
+            _ => Some(until.records_left(published.unwrap_or(&nothing)).max(1)),
+        }
     }
 
     /// Publishes what is left; whether nothing is left to do.

@@ -9,6 +9,8 @@ use crate::offset::{Offset, Partition};
 
 /// How often a line is written.
 const EVERY: Duration = Duration::from_secs(5);
+/// How often it is said again why nothing is published.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Says every few seconds what is going on.
 pub struct Progress {
@@ -16,7 +18,7 @@ pub struct Progress {
     said: Instant,
     /// Offsets folded when it was said last.
     folded: i64,
-    said_why_not: Option<String>,
+    said_why_not: Option<(String, Instant)>,
     published: Option<String>,
 }
 
@@ -83,14 +85,16 @@ impl Progress {
         let left = gate.records_left(&held).max(to_end);
 
         if let Some(why_not) = why_not {
-            if self.said_why_not.as_ref() != Some(&why_not) {
+            let said = self.said_why_not.as_ref();
+            let is_news = said.is_none_or(|(said, at)| *said != why_not || at.elapsed() >= AGAIN);
+            if is_news {
                 tracing::warn!("nothing is published: {why_not}");
+                self.said_why_not = Some((why_not, Instant::now()));
             }
-            self.said_why_not = Some(why_not);
             return;
         }
         if self.said_why_not.take().is_some() {
-            tracing::info!("all partitions are here again");
+            tracing::info!("publishing goes on");
         }
         if left > 0 {
             let seconds = if per_second > 0.0 {

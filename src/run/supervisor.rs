@@ -8,10 +8,12 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::Consumer;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::RunError;
 use super::merger::{Merger, MergerEnds};
-use super::{Ready, RunError};
+use super::prepare::Ready;
 use crate::aggregate::{Command, Worker, WorkerEnds};
 use crate::config::Config;
 use crate::kafka::client::{self, Health};
@@ -29,14 +31,27 @@ const FLUSHES: usize = 256;
 /// restart may not know it for a while.
 const GONE_FOR: Duration = Duration::from_secs(30);
 
+/// How often the group is asked who else is in it.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How long leaving the group may take. A commit without an answer takes longer;
 /// then the group drops this process when its session ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
-/// The ends of threads that matter.
-enum Ended {
-    Worker(Result<(), RunError>),
-    Merger(Result<(), RunError>),
+/// The end of a thread: none may end unnoticed.
+struct Ended {
+    what: Thread,
+    result: Result<(), RunError>,
+}
+
+/// The threads of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    Worker,
+    Merger,
+    Publisher,
+    Member,
+    Confirmer,
 }
 
 pub(super) async fn supervise(
@@ -69,23 +84,18 @@ pub(super) async fn supervise(
             ready.until.clone(),
             worker_ends,
         )?;
-        spawn(
-            format!("worker-{number}"),
-            ended.clone(),
-            Ended::Worker,
-            "worker",
-            || Ok(worker.run()?),
-        );
+        let name = format!("worker-{number}");
+        spawn(name, &ended, Thread::Worker, || Ok(worker.run()?));
     }
     drop(flushes); // The merger ends when the last worker has.
 
     let (jobs, job_queue) = sync_channel(1);
     let (report, reports) = channel();
     let publisher = Publisher::new(config, &ready.rules, &membership, health, shutdown)?;
-    let publisher = std::thread::Builder::new()
-        .name("publisher".into())
-        .spawn(move || publisher.run(&job_queue, &report))
-        .expect("a thread can be started");
+    let publisher = spawn("publisher".into(), &ended, Thread::Publisher, move || {
+        publisher.run(&job_queue, &report);
+        Ok(())
+    });
 
     let merger_ends = MergerEnds {
         from_workers,
@@ -93,19 +103,22 @@ pub(super) async fn supervise(
         reports,
         membership: membership.clone(),
         partitions: partitions.clone(),
-        view,
+        view: view.clone(),
         shutdown: shutdown.clone(),
     };
     let merger = Merger::new(&config.run, ready.until.clone(), merger_ends);
-    spawn("merger".into(), ended, Ended::Merger, "merger", || {
-        Ok(merger.run()?)
-    });
+    spawn(
+        "merger".into(),
+        &ended,
+        Thread::Merger,
+        || Ok(merger.run()?),
+    );
 
     let (member_event, member_events) = unbounded_channel();
     let topic = &config.topics.donations;
     let member = Member::join(&config.kafka, topic, &membership, health, member_event)?;
     let stop_member = Arc::new(AtomicBool::new(false));
-    let member_threads = member_threads(member, &stop_member);
+    let member_threads = member_threads(member, &stop_member, &ended);
     tracing::info!(
         "publisher {}: {} workers for {} partitions of {topic}, group {}",
         client::process_name(),
@@ -122,10 +135,16 @@ pub(super) async fn supervise(
         membership,
         gone_since: None,
         incomplete_since: None,
+        asked_at: None,
+        view: view.clone(),
+        merger_has_ended: false,
     };
     let watched = supervisor.watch(member_events, &mut ends, shutdown).await;
     shutdown.begin();
-    let merged = wait_for_merger(&mut ends).await;
+    let merged = match supervisor.merger_has_ended {
+        true => Ok(()),
+        false => wait_for_merger(&mut ends).await,
+    };
     if watched.is_ok() && merged.is_ok() {
         let _ = publisher.join(); // Its jobs ended with the merger.
     }
@@ -148,44 +167,66 @@ pub(super) async fn supervise(
 /// Runs `work` in a thread and says how it ended, even by a panic.
 fn spawn(
     name: String,
-    ended: UnboundedSender<Ended>,
-    end: fn(Result<(), RunError>) -> Ended,
-    what: &'static str,
+    ended: &UnboundedSender<Ended>,
+    what: Thread,
     work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
-) {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(move || {
-            let result = catch_unwind(AssertUnwindSafe(work));
-            let _ = ended.send(end(result.unwrap_or(Err(RunError::Panic(what)))));
-        })
-        .expect("a thread can be started");
+) -> JoinHandle<()> {
+    let ended = ended.clone();
+    let thread = std::thread::Builder::new().name(name);
+    let work = move || {
+        let result = catch_unwind(AssertUnwindSafe(work));
+        let result = result.unwrap_or(Err(RunError::Panic(what.name())));
+        let _ = ended.send(Ended { what, result });
+    };
+    thread.spawn(work).expect("a thread can be started")
 }
 
-fn member_threads(member: Member, stop: &Arc<AtomicBool>) -> [JoinHandle<()>; 2] {
+fn member_threads(
+    member: Member,
+    stop: &Arc<AtomicBool>,
+    ended: &UnboundedSender<Ended>,
+) -> [JoinHandle<()>; 2] {
     let confirmer = member.confirmer();
     let (stop_member, stop_confirmer) = (stop.clone(), stop.clone());
-    let thread = |name: &str| std::thread::Builder::new().name(name.into());
     [
-        thread("member").spawn(move || member.run(|| stop_member.load(Ordering::Acquire))),
-        thread("confirmer").spawn(move || confirmer.run(|| stop_confirmer.load(Ordering::Acquire))),
+        spawn("member".into(), ended, Thread::Member, move || {
+            member.run(|| stop_member.load(Ordering::Acquire));
+            Ok(())
+        }),
+        spawn("confirmer".into(), ended, Thread::Confirmer, move || {
+            confirmer.run(|| stop_confirmer.load(Ordering::Acquire));
+            Ok(())
+        }),
     ]
-    .map(|spawned| spawned.expect("a thread can be started"))
 }
 
 /// Waits for the merger, which waits for the workers. What is stuck in a broker's
 /// answer is left behind.
 async fn wait_for_merger(ends: &mut UnboundedReceiver<Ended>) -> Result<(), RunError> {
     let merger = async {
+        let mut result = Ok(());
         while let Some(ended) = ends.recv().await {
-            if let Ended::Merger(result) = ended {
-                return result;
+            result = result.and(ended.result);
+            if ended.what == Thread::Merger {
+                break;
             }
         }
-        Ok(())
+        result
     };
     let in_time = tokio::time::timeout(PATIENCE + Duration::from_secs(5), merger).await;
     in_time.unwrap_or(Err(RunError::Merger(super::MergerError::NotAcknowledged)))
+}
+
+impl Thread {
+    fn name(self) -> &'static str {
+        match self {
+            Thread::Worker => "worker",
+            Thread::Merger => "merger",
+            Thread::Publisher => "publisher",
+            Thread::Member => "member",
+            Thread::Confirmer => "confirmer",
+        }
+    }
 }
 
 struct Supervisor<'a> {
@@ -196,6 +237,10 @@ struct Supervisor<'a> {
     membership: Arc<Membership>,
     gone_since: Option<Instant>,
     incomplete_since: Option<Instant>,
+    /// When the group was asked last who else is in it.
+    asked_at: Option<Instant>,
+    view: Arc<TotalsView>,
+    merger_has_ended: bool,
 }
 
 impl Supervisor<'_> {
@@ -213,15 +258,18 @@ impl Supervisor<'_> {
                     Some(event) => self.take(event)?,
                     None => return Err(RunError::Panic("member")),
                 },
-                ended = ends.recv() => match ended {
-                    Some(Ended::Worker(result) | Ended::Merger(result)) if !shutdown.has_begun() => {
-                        result?;
+                ended = ends.recv() => {
+                    let Some(Ended { what, result }) = ended else { return Ok(()) };
+                    result?;
+                    // Once the end is asked for, they end one after the other.
+                    if !shutdown.has_begun() {
+                        return Err(RunError::Panic(what.name()));
+                    }
+                    if what == Thread::Merger {
+                        self.merger_has_ended = true;
                         return Ok(());
                     }
-                    Some(Ended::Worker(result)) => result?,
-                    Some(Ended::Merger(result)) => return result,
-                    None => return Ok(()),
-                },
+                }
                 _ = tick.tick() => {
                     if shutdown.has_begun() {
                         return Ok(());
@@ -303,21 +351,32 @@ impl Supervisor<'_> {
     }
 
     /// Two processes that started at the same moment see each other only now:
-    /// neither has all partitions. The one whose name comes first stays.
+    /// neither has all partitions. One that has published stays; of two that have
+    /// not, the one whose name comes first.
     fn yield_to_others(&mut self) -> Result<(), RunError> {
         let partitions = self.partitions.load(Ordering::Acquire);
         if self.membership.assigned().len() >= partitions {
             self.incomplete_since = None;
             return Ok(());
         }
-        let since = *self.incomplete_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < self.config.kafka.session_timeout {
+        let waited = self
+            .incomplete_since
+            .get_or_insert_with(Instant::now)
+            .elapsed();
+        let session = self.config.kafka.session_timeout;
+        let has_published = self.view.newest().borrow().is_some();
+        let has_asked = self
+            .asked_at
+            .is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER);
+        if waited < session || has_published || has_asked {
             return Ok(());
         }
-        self.incomplete_since = Some(Instant::now());
+        self.asked_at = Some(Instant::now());
         let members = self.others();
         let own = client::client_id("member");
-        if members.iter().any(|member| member.client_id < own) {
+        let is_first = members.iter().all(|member| own < member.client_id);
+        // The other one may have published; then it stays, whatever its name.
+        if !members.is_empty() && (!is_first || waited >= 2 * session) {
             let group = self.config.kafka.group.clone();
             return Err(RunError::GroupInUse { group, members });
         }
@@ -328,7 +387,7 @@ impl Supervisor<'_> {
     fn others(&self) -> Vec<group::GroupMember> {
         let group = &self.config.kafka.group;
         let members =
-            tokio::task::block_in_place(|| group::live_members(self.ready.admin.inner(), group));
+            tokio::task::block_in_place(|| group::live_members(self.ready.asker.client(), group));
         let own = client::client_id("member");
         let members = members.unwrap_or_default().into_iter();
         members.filter(|member| member.client_id != own).collect()

@@ -35,6 +35,11 @@ impl Day {
         }
     }
 
+    /// The consumer group.
+    pub fn group(&self) -> &str {
+        &self.name
+    }
+
     pub fn topic(&self, which: &str) -> String {
         format!("{}.{which}", self.name)
     }
@@ -45,15 +50,15 @@ impl Day {
 
     /// `tally99 SUBCOMMAND` with the names of this day.
     pub fn command(&self, subcommand: &str) -> Command {
+        self.command_of(subcommand, &self.name, &self.topic("donations"))
+    }
+
+    /// The same of another group, or of another topic of donations.
+    pub fn command_of(&self, subcommand: &str, group: &str, donations: &str) -> Command {
         let mut command = tally99([subcommand]);
-        command.args([
-            "--bootstrap-servers",
-            &self.bootstrap,
-            "--group",
-            &self.name,
-        ]);
+        command.args(["--bootstrap-servers", &self.bootstrap]);
+        command.args(["--group", group, "--topic", donations]);
         for (flag, which) in [
-            ("--topic", "donations"),
             ("--totals-topic", "totals"),
             ("--cuts-topic", "cuts"),
             ("--windows-topic", "windows"),
@@ -141,7 +146,7 @@ impl Day {
     /// No upsert of any campaign ever stepped back, and cut numbers only rise.
     #[track_caller]
     pub fn assert_nothing_fell(&self, kafka: &Kafka) {
-        let mut versions = BTreeMap::new();
+        let (mut versions, mut donors) = (BTreeMap::new(), BTreeMap::new());
         for record in kafka.read_all(&self.topic("totals")) {
             let (version, cut) = (
                 record.json()["version"].as_u64(),
@@ -151,6 +156,13 @@ impl Day {
             assert!(
                 before <= Some((version, cut)),
                 "{before:?} came before {record:?}"
+            );
+            // Estimates may tremble, but none begins again from nothing.
+            let counted = record.json()["donors"].as_f64().expect("an estimate");
+            let before = donors.insert(record.key.clone(), counted);
+            assert!(
+                counted >= 0.9 * before.unwrap_or(0.0) - 1.0,
+                "{before:?} donors came before {record:?}"
             );
         }
         let mut newest: (Option<u64>, BTreeMap<String, u64>) = Default::default();

@@ -1,0 +1,244 @@
+//! What must be so before counting begins: Kafka answers, the donations topic is
+//! there, nobody else is at work, and our own topics are as they must be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::AdminClient;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+
+use super::{RunError, RunOptions, list};
+use crate::config::{Config, TopicsConfig};
+use crate::kafka::client::{self, Context, Health};
+use crate::kafka::group;
+use crate::kafka::topics::{self, TopicSettings};
+use crate::offset::{Offset, Partition};
+use crate::shard::{Calendar, Rules};
+use crate::shutdown::Shutdown;
+
+/// What is known once Kafka has answered.
+pub(super) struct Ready {
+    pub asker: BaseConsumer<Context>,
+    pub partitions: usize,
+    pub until: Option<BTreeMap<Partition, Offset>>,
+    pub rules: Rules,
+}
+
+/// How long to wait before Kafka is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Waits for Kafka and, if wanted, for the topic; refuses to start beside
+/// another process; makes topics of our own. `None` if the end is asked for.
+pub(super) async fn prepare(
+    config: &Config,
+    options: RunOptions,
+    health: &Arc<Health>,
+    shutdown: &Shutdown,
+) -> Result<Option<Ready>, RunError> {
+    let rules = rules(config)?;
+    let asker = client::asker(&config.kafka, health)?;
+    let admin = client::admin(&config.kafka, health)?;
+    let Some(partitions) = wait_for_topic(&asker, config, health, shutdown).await? else {
+        return Ok(None);
+    };
+    let group = look_into_group(&asker, config, health, shutdown).await?;
+    match group {
+        Group::Free => check_donations(&admin, &config.topics).await?,
+        Group::Embedded => {} // Its topics have no settings to ask for.
+        Group::Ended => return Ok(None),
+    }
+    let missing = || topics::missing(asker.client(), &config.topics);
+    let Some(missing) = ask(health, shutdown, missing).await? else {
+        return Ok(None);
+    };
+    if !missing.is_empty() {
+        if !config.topics.create {
+            return Err(RunError::OwnTopicsMissing(missing));
+        }
+        let created = topics::create(&admin, &config.topics, &missing, partitions).await;
+        let created = created.map_err(|(topic, error)| {
+            let advice = client::advice(&error, &topic, &config.kafka.group);
+            RunError::CreateTopic(topic, advice.unwrap_or_else(|| error.to_string()))
+        })?;
+        if !created.is_empty() {
+            tracing::info!("made topics {}", created.join(", "));
+        }
+    }
+    if let Group::Free = group {
+        check_own(&admin, &config.topics).await;
+    }
+    let until = if options.until_end {
+        let topic = &config.topics.donations;
+        let ranges = || topics::log_ranges(asker.client(), topic, partitions);
+        let Some(ranges) = ask(health, shutdown, ranges).await? else {
+            return Ok(None);
+        };
+        let ends = ranges.into_iter();
+        Some(ends.map(|(partition, (_, end))| (partition, end)).collect())
+    } else {
+        None
+    };
+    Ok(Some(Ready {
+        asker,
+        partitions,
+        until,
+        rules,
+    }))
+}
+
+/// Asks until there is an answer; brokers may be lost at any time. `None` if the
+/// end is asked for meanwhile.
+async fn ask<T>(
+    health: &Health,
+    shutdown: &Shutdown,
+    question: impl Fn() -> Result<T, KafkaError>,
+) -> Result<Option<T>, RunError> {
+    while !shutdown.has_begun() {
+        match tokio::task::block_in_place(&question) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) if health.note(&error) => tokio::time::sleep(ASK_AGAIN).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// How far ahead producers may stamp their records, by Kafka's own default.
+const TIMESTAMPS_AHEAD_MS: u64 = 3_600_000;
+
+/// The log forgets nothing, and nobody's clock can close windows.
+async fn check_donations(
+    admin: &AdminClient<Context>,
+    topics: &TopicsConfig,
+) -> Result<(), RunError> {
+    if let Some(donations) = TopicSettings::of(admin, &topics.donations).await {
+        if donations.is_compacted() {
+            return Err(RunError::Compacted(topics.donations.clone()));
+        }
+        let ahead_ms = donations.timestamps_ahead_ms();
+        if ahead_ms.is_some_and(|ahead_ms| ahead_ms > TIMESTAMPS_AHEAD_MS) {
+            tracing::warn!(
+                "topic {} takes records with timestamps of any time: a producer with a wrong \
+                 clock could close all windows and make repeats count twice. Set \
+                 message.timestamp.type=LogAppendTime, or message.timestamp.after.max.ms=3600000",
+                topics.donations
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What holds the last of each key is compacted.
+async fn check_own(admin: &AdminClient<Context>, topics: &TopicsConfig) {
+    for topic in [&topics.totals, &topics.windows] {
+        let settings = TopicSettings::of(admin, topic).await;
+        if settings.is_some_and(|settings| !settings.is_compacted()) {
+            tracing::warn!(
+                "topic {topic} is not compacted: it keeps every upsert until its retention ends, \
+                 and then the last one, too. Set cleanup.policy=compact"
+            );
+        }
+    }
+}
+
+fn rules(config: &Config) -> Result<Rules, RunError> {
+    let zone = &config.counting.time_zone;
+    let calendar = Calendar::of_zone(zone)
+        .ok_or_else(|| RunError::Refused(format!("counting.time_zone {zone} is not known")))?;
+    Ok(Rules {
+        calendar,
+        dedup_horizon_s: config.counting.dedup_horizon_s,
+        max_ahead_ms: config.counting.max_ahead_ms,
+    })
+}
+
+/// How many partitions the donations topic has, once it and Kafka are there.
+async fn wait_for_topic(
+    asker: &BaseConsumer<Context>,
+    config: &Config,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Result<Option<usize>, RunError> {
+    let topic = &config.topics.donations;
+    let mut said = false;
+    while !shutdown.has_begun() {
+        match tokio::task::block_in_place(|| topics::partitions(asker.client(), topic)) {
+            Ok(Some(partitions)) => {
+                health.is_up();
+                return Ok(Some(partitions));
+            }
+            Ok(None) if !config.run.wait_for_topic => return Err(RunError::NoTopic(topic.clone())),
+            Ok(None) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::info!("waiting for topic {topic}, which is not there yet");
+                }
+            }
+            Err(error) => match client::advice(&error, topic, &config.kafka.group) {
+                Some(advice) => return Err(RunError::Refused(advice)),
+                None => health.is_down_at(&config.kafka.bootstrap_servers),
+            },
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Ok(None)
+}
+
+/// What a look into the group may find.
+enum Group {
+    /// No other process.
+    Free,
+    /// The broker knows no such question: it is the embedded one, with no others.
+    Embedded,
+    /// The end was asked for meanwhile.
+    Ended,
+}
+
+/// Refuses to start beside another process. One that was killed stays a member
+/// until its session ends, so that is waited for.
+async fn look_into_group(
+    asker: &BaseConsumer<Context>,
+    config: &Config,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Result<Group, RunError> {
+    let group = &config.kafka.group;
+    let patience = config.kafka.session_timeout + Duration::from_secs(2);
+    let since = Instant::now();
+    let mut said = false;
+    while !shutdown.has_begun() {
+        match tokio::task::block_in_place(|| group::live_members(asker.client(), group)) {
+            Ok(members) if members.is_empty() => return Ok(Group::Free),
+            Ok(members) if since.elapsed() > patience => {
+                return Err(RunError::GroupInUse {
+                    group: group.clone(),
+                    members,
+                });
+            }
+            Ok(members) => {
+                if !std::mem::replace(&mut said, true) {
+                    let seconds = patience.as_secs();
+                    tracing::warn!(
+                        "group {group} has a member: {}. If it is dead, the group drops it \
+                         within {seconds} s",
+                        list(&members)
+                    );
+                }
+            }
+            Err(error) if group::is_unsupported(&error) => return Ok(Group::Embedded),
+            Err(error) => {
+                if let Some(advice) = client::advice(&error, &config.topics.donations, group) {
+                    return Err(RunError::Refused(advice));
+                }
+                // A coordinator that is being elected answers in a while.
+                tracing::debug!("listing group {group}: {error}");
+                if since.elapsed() > 4 * patience && !health.note(&error) {
+                    return Err(error.into());
+                }
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Ok(Group::Ended)
+}
