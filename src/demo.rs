@@ -192,6 +192,8 @@ impl<'a> Demo<'a> {
         traffic: Traffic,
         show: &mut Show<'_>,
     ) -> Result<Option<Made>, Error> {
+        // Early, since an idempotent producer needs half a second to begin.
+        let sink = KafkaSink::open(&broker::target(&self.config, self.args.partitions))?;
         let newest = self.view.newest();
         while newest.borrow().is_none() {
             show.tick(|| self.picture(Phase::Starting), self.stop)?;
@@ -200,10 +202,9 @@ impl<'a> Demo<'a> {
             }
             self.check_run()?;
         }
-        let target = broker::target(&self.config, self.args.partitions);
         let source = Source {
             traffic,
-            sink: KafkaSink::open(&target)?,
+            sink,
             rate: self.args.rate,
             duration: self.args.duration,
         };

@@ -33,9 +33,12 @@ impl<'a> Lines<'a> {
             Some((phase, at)) if phase == picture.phase && at.elapsed() < LINE_EVERY => {
                 return Ok(());
             }
-            // The figures of another phase say more a little later.
+            // The figures of another phase say more a little later; before the
+            // first event there are none.
             Some((phase, _)) if phase == picture.phase => {
-                writeln!(self.out, "{}", line(&picture))?;
+                if phase != Phase::Starting {
+                    writeln!(self.out, "{}", line(&picture))?;
+                }
             }
             _ => writeln!(self.out, "{}", heading(&picture))?,
         }

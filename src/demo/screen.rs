@@ -60,7 +60,8 @@ impl Screen {
             EnterAlternateScreen,
             cursor::Hide
         )?;
-        screen.terminal.clear()?;
+        // The screen is empty now. Clearing it once more would ask for the cursor's
+        // place, and not every terminal answers.
         Ok(screen)
     }
 

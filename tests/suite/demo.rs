@@ -39,7 +39,6 @@ fn a_pipe_sees_lines_and_whether_every_total_is_right() {
     for part in [
         "embedded Kafka is up: 3 partitions",
         "making events for 3 s",
-        "letting the rest through",
         "checking every total",
         "9,000 events in 3.",
         "latency, from due to emitted: p50 ",
@@ -177,10 +176,17 @@ impl OnTerminal {
     }
 
     #[track_caller]
-    fn wait_for(&self, text: &str) {
+    fn wait_for(&mut self, text: &str) {
+        let mut ended = None;
         wait_until(DEADLINE, &format!("the terminal shows {text:?}"), || {
-            self.shows(text)
+            // In this order: what it shows last counts as well.
+            ended = self.child.try_wait().expect("our own child");
+            self.shows(text) || ended.is_some()
         });
+        assert!(
+            self.shows(text),
+            "{ended:?} before the terminal shows {text:?}"
+        );
     }
 
     fn press(&mut self, keys: &str) {

@@ -7,9 +7,11 @@
 mod config;
 mod counting;
 mod day;
+mod dead_letters;
 mod demo;
 mod harness;
 mod kafka;
+mod others;
 mod process;
 mod takeover;
 mod totals;
