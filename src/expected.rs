@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::money::Currency;
-use crate::publish::records::MoneyTotal;
+use crate::money::{Currency, MoneyTotal};
 
 /// What a log must add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,8 +9,7 @@ use super::campaigns::Campaigns;
 use super::draft::{CNY, CURRENCIES, Draft, Kind};
 use super::settings::Millis;
 use crate::expected::{Expected, ExpectedCampaign};
-use crate::money::Currency;
-use crate::publish::records::MoneyTotal;
+use crate::money::{Currency, MoneyTotal};
 
 /// The counts and sums so far.
 pub(super) struct Oracle {
