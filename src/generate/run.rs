@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::args::GenerateArgs;
 use super::kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
@@ -148,19 +148,17 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Waits for room as long as it takes, since the record is counted already.
+    /// Sends a record or fails: it is counted already. Waits for room as long as
+    /// it takes; once stopped, no longer than for acknowledgements.
     fn send(&self, record: &Record, sink: &mut Sink, progress: &mut Progress) -> Result<(), Error> {
-        let mut stopped_at = None;
         while !sink.try_send(record)? {
+            if self.is_stopped() {
+                sink.flush(true)?; // Then there is room.
+                continue;
+            }
             sink.wait()?;
             sink.check(progress)?;
             progress.tick(self.traffic.made() - 1);
-            if self.is_stopped() {
-                let since: &Instant = stopped_at.get_or_insert_with(Instant::now);
-                if since.elapsed() > STOP_TIMEOUT {
-                    return sink.flush(true);
-                }
-            }
         }
         Ok(())
     }

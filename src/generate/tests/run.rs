@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 
 use super::*;
@@ -131,6 +133,43 @@ fn a_failed_run_leaves_no_sums_to_compare_with() {
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(!error.is_usage());
     assert_eq!(std::fs::read(&expect).unwrap(), b"");
+}
+
+#[test]
+fn what_is_stopped_with_a_full_queue_is_sent_as_it_was_counted() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("donations", 1, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut args = args("--events 10000000");
+    args.expect = Some(folder.path().join("expected.json"));
+    let mut config = config(&cluster.bootstrap_servers());
+    let queue = ("queue.buffering.max.messages".into(), "100".into());
+    config.kafka.properties.extend([queue]);
+    let reader: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .unwrap();
+    let written = || {
+        let marks = reader.fetch_watermarks("donations", 0, Duration::from_secs(30));
+        marks.unwrap().1 as u64
+    };
+    let stop = Shutdown::default();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&config, &args, &stop));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while written() == 0 && Instant::now() < deadline {}
+        // The broker hangs, and the queue fills within milliseconds.
+        let second = Duration::from_secs(1);
+        cluster.broker_round_trip_time(1, second).unwrap();
+        std::thread::sleep(second / 2);
+        stop.begin();
+        std::thread::sleep(second / 2);
+        cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+        running.join().unwrap().unwrap();
+    });
+    let expected = expected(&args.expect.unwrap());
+    assert!(expected.events > 100);
+    assert_eq!(expected.events, written());
 }
 
 #[test]
