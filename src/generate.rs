@@ -11,6 +11,7 @@ mod campaigns;
 mod damage;
 mod day;
 mod draft;
+mod expect;
 mod history;
 mod kafka;
 mod oracle;

@@ -8,6 +8,7 @@ mod config;
 mod counting;
 mod day;
 mod demo;
+mod generate;
 mod harness;
 mod kafka;
 mod process;

@@ -122,7 +122,7 @@ fn a_topic_gets_what_a_file_gets() {
 }
 
 #[test]
-fn a_failed_run_leaves_no_sums_to_compare_with() {
+fn a_failed_run_leaves_the_sums_of_an_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let expect = folder.path().join("expected.json");
     std::fs::write(&expect, "{}").unwrap();
@@ -132,7 +132,69 @@ fn a_failed_run_leaves_no_sums_to_compare_with() {
     let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(!error.is_usage());
-    assert_eq!(std::fs::read(&expect).unwrap(), b"");
+    assert_eq!(std::fs::read(&expect).unwrap(), b"{}");
+
+    args.out = Some(folder.path().join("events"));
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+    assert_eq!(expected(&expect).events, 10);
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["events", "expected.json"]);
+}
+
+#[test]
+fn sums_that_cannot_be_written_end_a_run_before_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("events");
+    std::fs::write(&out, "of an earlier run").unwrap();
+    let mut args = args("--events 10");
+    args.out = Some(out.clone());
+    for expect in [
+        folder.path().join("missing").join("e"),
+        folder.path().into(),
+    ] {
+        args.expect = Some(expect.clone());
+        let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+        assert!(
+            error.to_string().contains(expect.to_str().unwrap()),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&out).unwrap(), b"of an earlier run");
+    }
+}
+
+#[test]
+fn events_and_sums_do_not_go_into_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("events");
+    let other_name = folder.path().join("link");
+    std::os::unix::fs::symlink(&out, &other_name).unwrap();
+    let mut args = args("--events 10");
+    args.out = Some(out.clone());
+    for expect in [out.clone(), folder.path().join(".").join("events")] {
+        args.expect = Some(expect);
+        let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+        assert!(error.is_usage(), "{error}");
+        assert!(!out.exists());
+    }
+    std::fs::write(&out, "of an earlier run").unwrap();
+    args.expect = Some(other_name);
+    let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+    assert!(error.is_usage(), "{error}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"of an earlier run");
+}
+
+/// The device would be gone if the sums took its place.
+#[test]
+fn sums_go_into_a_device_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut args = args("--events 10 --expect /dev/null");
+    args.out = Some(folder.path().join("events"));
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }
 
 #[test]
