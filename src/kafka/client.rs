@@ -32,7 +32,7 @@ pub fn client_id(role: &str) -> String {
 /// A client's settings: what is good for us, what the user sets over it, and
 /// what must be so for totals to be right. (The configuration refuses to set the
 /// last ones, so nothing that is set is dropped in silence.)
-fn settings(
+pub fn settings(
     config: &KafkaConfig,
     role: &str,
     good: &[(&str, &str)],
@@ -55,7 +55,10 @@ fn settings(
     }
     client
         .set("bootstrap.servers", &config.bootstrap_servers)
-        .set("client.id", client_id(role));
+        .set("client.id", client_id(role))
+        // A producer that only asks for a topic would have the brokers make it,
+        // unless they are told otherwise, and with their own settings.
+        .set("allow.auto.create.topics", "false");
     for (name, value) in must {
         client.set(*name, *value);
     }
