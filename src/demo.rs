@@ -200,10 +200,9 @@ impl<'a> Demo<'a> {
             }
             self.check_run()?;
         }
-        let target = broker::target(&self.config, self.args.partitions);
         let source = Source {
             traffic,
-            sink: KafkaSink::open(&target)?,
+            sink: KafkaSink::open(&self.config, self.args.partitions)?,
             rate: self.args.rate,
             duration: self.args.duration,
         };

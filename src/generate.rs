@@ -26,7 +26,7 @@ mod traffic;
 mod ulid;
 
 pub use args::{GenerateArgs, Preset};
-pub use kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
+pub use kafka::{KafkaSink, KafkaSinkError};
 pub use pace::Pace;
 pub use run::{Error, run};
 pub use settings::{CAMPAIGNS_MAX, RECORDS_MAX};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::args::GenerateArgs;
 use super::expect::{self, ExpectFile};
-use super::kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
+use super::kafka::{KafkaSink, KafkaSinkError};
 use super::pace::Pace;
 use super::progress::{Progress, grouped};
 use super::settings::{Millis, SettingsError};
@@ -215,13 +215,8 @@ impl Sink {
                 path.clone(),
             ));
         }
-        Ok(Sink::Kafka(KafkaSink::open(&KafkaTarget {
-            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-            topic: config.topics.donations.clone(),
-            partitions: args.partitions.unwrap_or(PARTITIONS),
-            replication: config.topics.replication,
-            properties: config.kafka.properties.clone(),
-        })?))
+        let partitions = args.partitions.unwrap_or(PARTITIONS);
+        Ok(Sink::Kafka(KafkaSink::open(config, partitions)?))
     }
 
     fn try_send(&mut self, record: &Record) -> Result<bool, Error> {

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::day::DEADLINE;
+use crate::day::{DEADLINE, Day};
+use crate::kafka::{Kafka, STRANGER};
 use crate::process::{self, Finished};
 
 /// The generator's output into a reader that goes after one line.
@@ -34,4 +35,45 @@ fn one_file_for_events_and_sums_is_wrong_usage() {
     let refused = process::run(command.args(["--out", "-", "--expect", "-"]), DEADLINE);
     assert_eq!(refused.code(), 2, "{refused}");
     assert!(refused.stderr.contains("--expect"), "{refused}");
+}
+
+/// The generator as a user whom the brokers let in, or not.
+fn as_stranger(day: &Day, password: &str) -> Finished {
+    let mut command = day.command("generate");
+    for (key, value) in STRANGER {
+        let name = key.replace('.', "_").to_uppercase();
+        command.env(format!("TALLY99_KAFKA_PROPERTIES_{name}"), value);
+    }
+    command.env("TALLY99_KAFKA_PROPERTIES_SASL_PASSWORD", password);
+    process::run(command.args(["--events", "10"]), DEADLINE)
+}
+
+#[test]
+fn a_user_whom_the_brokers_refuse_is_told_so() {
+    let kafka = Kafka::guarded();
+    let day = Day::at(&kafka.guarded_address(), "generate");
+    let wrong_password = as_stranger(&day, "not the password");
+    assert_eq!(wrong_password.code(), 3, "{wrong_password}");
+    let refused = "refuse the user's name or password";
+    assert!(wrong_password.stderr.contains(refused), "{wrong_password}");
+    assert!(
+        !wrong_password.stderr.contains("not the password"),
+        "{wrong_password}"
+    );
+
+    let no_rights = as_stranger(&day, "stranger");
+    assert_eq!(no_rights.code(), 3, "{no_rights}");
+    let grant = "grant DESCRIBE, WRITE and CREATE on it";
+    assert!(no_rights.stderr.contains(grant), "{no_rights}");
+}
+
+#[test]
+fn a_missing_topic_is_made_with_as_many_partitions_as_asked_for() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "generate");
+    let mut command = day.command("generate");
+    command.args(["--events", "1000", "--partitions", "7"]);
+    process::run(&mut command, DEADLINE).succeeded();
+    let ends = kafka.end_offsets(&day.topic("donations"));
+    assert_eq!((ends.len(), ends.iter().sum()), (7, 1_000));
 }

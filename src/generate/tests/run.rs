@@ -22,7 +22,7 @@ fn args(line: &str) -> GenerateArgs {
     Cli::parse_from(format!("generate {line}").split_whitespace()).args
 }
 
-fn config(bootstrap_servers: &str) -> Config {
+pub(super) fn config(bootstrap_servers: &str) -> Config {
     let flags = config::Flags {
         settings: [("kafka.bootstrap_servers", bootstrap_servers.to_owned())].into(),
         properties: Vec::new(),
