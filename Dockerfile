@@ -17,6 +17,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/config /etc/tally99
 COPY --from=build /out/tally99 /usr/local/bin/
 USER 10001
-# SIGTERM, which `docker stop` sends, ends it cleanly.
+# SIGTERM, which `docker stop` sends, ends it cleanly. Run it with `docker run
+# --init`: the first process of a container does not end by a signal that it has no
+# handler for, and short commands such as `tally99 totals` have none.
 ENTRYPOINT ["tally99"]
 CMD ["--help"]

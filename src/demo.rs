@@ -193,7 +193,7 @@ impl<'a> Demo<'a> {
         show: &mut Show<'_>,
     ) -> Result<Option<Made>, Error> {
         // Early, since an idempotent producer needs half a second to begin.
-        let sink = KafkaSink::open(&broker::target(&self.config, self.args.partitions))?;
+        let sink = KafkaSink::open(&self.config, self.args.partitions)?;
         let newest = self.view.newest();
         while newest.borrow().is_none() {
             show.tick(|| self.picture(Phase::Starting), self.stop)?;

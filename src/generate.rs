@@ -11,6 +11,7 @@ mod campaigns;
 mod damage;
 mod day;
 mod draft;
+mod expect;
 mod history;
 mod kafka;
 mod oracle;
@@ -25,7 +26,7 @@ mod traffic;
 mod ulid;
 
 pub use args::{GenerateArgs, Preset};
-pub use kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
+pub use kafka::{KafkaSink, KafkaSinkError};
 pub use pace::Pace;
 pub use run::{Error, run};
 pub use settings::{CAMPAIGNS_MAX, RECORDS_MAX};

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use super::args::DemoArgs;
 use crate::config::Config;
-use crate::generate::KafkaTarget;
 
 /// How many partitions the compacted topics have: the broker never compacts, so
 /// more of them would only hold more of what nobody reads.
@@ -69,15 +68,4 @@ pub(super) fn config(args: &DemoArgs) -> Config {
         config.run.workers = workers.into();
     }
     config
-}
-
-/// Where the generator writes to.
-pub(super) fn target(config: &Config, partitions: i32) -> KafkaTarget {
-    KafkaTarget {
-        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-        topic: config.topics.donations.clone(),
-        partitions,
-        replication: None,
-        properties: Default::default(),
-    }
 }

@@ -4,39 +4,25 @@
 //! are reported back one by one; what is neither failed nor in flight is
 //! acknowledged, which spares a call for each of millions of records.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::traffic::Record;
+use crate::config::{Config, KafkaConfig};
+use crate::kafka::client::{self, Health};
+use crate::kafka::topics;
 use crate::offset::Partition;
 
 /// How long brokers may take to answer at the start.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a topic that was made may take to show all its partitions.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where records go.
-#[derive(Clone, Debug)]
-pub struct KafkaTarget {
-    /// `host:port[,host:port…]`.
-    pub bootstrap_servers: String,
-    /// The topic's name.
-    pub topic: String,
-    /// How many partitions the topic is made with if it is missing.
-    pub partitions: i32,
-    /// How many copies of it are made then; `None`: the brokers' default.
-    pub replication: Option<i32>,
-    /// Passed to librdkafka, after our own settings.
-    pub properties: BTreeMap<String, String>,
-}
 
 /// Why records cannot get to Kafka.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +32,29 @@ pub enum KafkaSinkError {
     Client(#[source] KafkaError),
     /// No broker answers.
     #[error(
-        "no Kafka broker answers at {bootstrap_servers}: \
-         start it, or say where it is with --bootstrap-servers"
+        "no Kafka broker answers at {bootstrap_servers}: {why}. \
+         Start it, or say where it is with --bootstrap-servers"
     )]
     NoAnswer {
         /// Where it was looked for.
         bootstrap_servers: String,
         /// What librdkafka says.
+        why: String,
+    },
+    /// Brokers answer, but do not let this user do it.
+    #[error("{advice}")]
+    NotAllowed {
+        /// What to do about it.
+        advice: String,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+    /// Brokers answer, but not what was asked.
+    #[error("cannot look up topic {topic}")]
+    Lookup {
+        /// The topic.
+        topic: String,
+        /// What they say instead.
         source: KafkaError,
     },
     /// The topic was missing and could not be made.
@@ -120,34 +122,18 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// Looks the topic up, makes it if it is missing, and gets ready to write.
-    pub fn open(target: &KafkaTarget) -> Result<KafkaSink, KafkaSinkError> {
-        let partitions = ensure_topic(target)?;
-        let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &target.bootstrap_servers)
-            .set("client.id", "tally99-generate")
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("compression.type", "lz4")
-            .set("linger.ms", "20")
-            .set("reconnect.backoff.max.ms", "1000")
-            // Small enough that a record is still in the processor's cache when
-            // it is sent: a queue of 500,000 made it a quarter slower.
-            .set("queue.buffering.max.messages", "30000");
-        for (name, value) in &target.properties {
-            config.set(name, value);
-        }
-        // What counts as acknowledged rests on it.
-        config.set("delivery.report.only.error", "true");
-        let producer = config
-            .create_with_context(Reports::default())
-            .map_err(KafkaSinkError::Client)?;
-        Ok(KafkaSink {
-            producer,
-            topic: target.topic.clone(),
+    /// Looks the donations topic up, makes it with so many partitions if it is
+    /// missing, and gets ready to write.
+    pub fn open(config: &Config, partitions: i32) -> Result<KafkaSink, KafkaSinkError> {
+        let mut sink = KafkaSink {
+            producer: settings(&config.kafka)
+                .create_with_context(Reports::default())
+                .map_err(KafkaSinkError::Client)?,
+            topic: config.topics.donations.clone(),
             partitions,
-        })
+        };
+        sink.partitions = sink.ensure_topic(config)?;
+        Ok(sink)
     }
 
     /// The topic's name.
@@ -226,39 +212,161 @@ impl KafkaSink {
             }
         }
     }
+
+    /// The topic's number of partitions, after it was made if it was missing.
+    fn ensure_topic(&self, config: &Config) -> Result<i32, KafkaSinkError> {
+        if let Some(partitions) = self.count_partitions(config)? {
+            return Ok(partitions);
+        }
+        self.create_topic(config)?;
+        let deadline = Instant::now() + TOPIC_TIMEOUT;
+        while Instant::now() < deadline {
+            // Partitions show up one after the other.
+            match self.count_partitions(config)? {
+                Some(partitions) if partitions >= self.partitions => return Ok(partitions),
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+        Err(KafkaSinkError::NotReady {
+            topic: self.topic.clone(),
+        })
+    }
+
+    /// The topic's number of partitions, or `None` if there is no such topic.
+    fn count_partitions(&self, config: &Config) -> Result<Option<i32>, KafkaSinkError> {
+        let begin = Instant::now();
+        loop {
+            let error = match topics::partitions(self.producer.client(), &self.topic) {
+                Ok(found) => return Ok(found.filter(|n| *n > 0).map(|n| n as i32)),
+                Err(error) => error,
+            };
+            // That nobody has answered in time says little; the reports tell why.
+            self.producer.poll(Duration::from_millis(100));
+            let reports = self.producer.context();
+            let refusal = reports.failures().refusal.take();
+            for source in [Some(error.clone()), refusal].into_iter().flatten() {
+                if let Some(advice) = self.advice(&source, config) {
+                    return Err(KafkaSinkError::NotAllowed { advice, source });
+                }
+            }
+            if !reports.health().note(&error) {
+                return Err(KafkaSinkError::Lookup {
+                    topic: self.topic.clone(),
+                    source: error,
+                });
+            }
+            if begin.elapsed() >= ANSWER_TIMEOUT {
+                let why = reports.health().last_failure();
+                return Err(KafkaSinkError::NoAnswer {
+                    bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+                    why: if why.is_empty() {
+                        error.to_string()
+                    } else {
+                        why
+                    },
+                });
+            }
+        }
+    }
+
+    fn create_topic(&self, config: &Config) -> Result<(), KafkaSinkError> {
+        let failed = |reason: String| KafkaSinkError::CannotCreate {
+            topic: self.topic.clone(),
+            reason,
+        };
+        let admin = client::admin(&config.kafka, self.producer.context().health())
+            .map_err(KafkaSinkError::Client)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let partitions = self.partitions.unsigned_abs() as usize;
+        let replication = config.topics.replication;
+        let made = topics::make(&admin, &self.topic, partitions, replication, &[]);
+        match runtime.block_on(made) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed(
+                self.advice(&error, config)
+                    .unwrap_or_else(|| error.to_string()),
+            )),
+        }
+    }
+
+    /// What to do about an error that does not go away by itself.
+    fn advice(&self, error: &KafkaError, config: &Config) -> Option<String> {
+        let topic = &self.topic;
+        match error.rdkafka_error_code() {
+            // What `run` needs is less, and another.
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Some(format!(
+                "no permission for topic {topic}: grant DESCRIBE, WRITE and CREATE on it to this user"
+            )),
+            _ => client::advice(error, topic, &config.kafka.group),
+        }
+    }
+}
+
+/// The producer's settings, for speed.
+fn settings(kafka: &KafkaConfig) -> ClientConfig {
+    let good = [
+        ("compression.type", "lz4"),
+        ("linger.ms", "20"),
+        // Small enough that a record is still in the processor's cache when it is
+        // sent: a queue of 500,000 made it a quarter slower.
+        ("queue.buffering.max.messages", "30000"),
+    ];
+    let must = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        // What counts as acknowledged rests on it.
+        ("delivery.report.only.error", "true"),
+    ];
+    client::settings(kafka, "generate", &good, &must)
 }
 
 /// What librdkafka reports back.
 #[derive(Default)]
-struct Reports(Mutex<Failures>);
+struct Reports {
+    context: client::Context,
+    failures: Mutex<Failures>,
+}
 
 #[derive(Default)]
 struct Failures {
     records: u64,
     first: Option<(Partition, KafkaError)>,
     complaint: Option<String>,
+    /// The brokers do not let us in.
+    refusal: Option<KafkaError>,
 }
 
 impl Reports {
-    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
+    fn failures(&self) -> MutexGuard<'_, Failures> {
         // Whoever panicked while holding it left numbers that are still true.
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> &Arc<Health> {
+        &self.context.health
     }
 }
 
 impl ClientContext for Reports {
-    /// What matters of these lines comes as an error, too.
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
-        tracing::debug!(target: "librdkafka", "{facility}: {line}");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.context.log(level, facility, line);
     }
 
+    /// Kept for the progress bar, which a line in between would tear.
     fn error(&self, error: KafkaError, reason: &str) {
-        self.failures().complaint = Some(match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => "no broker can be reached".to_owned(),
+        let complaint = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                format!("no broker answers ({})", self.health().last_failure())
+            }
             _ => reason.to_owned(),
-        });
+        };
+        let mut failures = self.failures();
+        failures.complaint = Some(complaint);
+        if client::advice(&error, "", "").is_some() {
+            failures.refusal = Some(error);
+        }
     }
 }
 
@@ -274,77 +382,4 @@ impl ProducerContext for Reports {
                 .get_or_insert_with(|| (message.partition(), error.clone()));
         }
     }
-}
-
-/// The topic's number of partitions, after it was made if it was missing.
-fn ensure_topic(target: &KafkaTarget) -> Result<i32, KafkaSinkError> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &target.bootstrap_servers);
-    for (name, value) in &target.properties {
-        config.set(name, value);
-    }
-    let admin: AdminClient<Reports> = config
-        .create_with_context(Reports::default())
-        .map_err(KafkaSinkError::Client)?;
-    if let Some(partitions) = count_partitions(&admin, target)? {
-        return Ok(partitions);
-    }
-    create_topic(&admin, target)?;
-    let deadline = Instant::now() + TOPIC_TIMEOUT;
-    while Instant::now() < deadline {
-        // Partitions show up one after the other.
-        match count_partitions(&admin, target)? {
-            Some(partitions) if partitions >= target.partitions => return Ok(partitions),
-            _ => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-    Err(KafkaSinkError::NotReady {
-        topic: target.topic.clone(),
-    })
-}
-
-/// The topic's number of partitions, or `None` if there is no such topic. All
-/// topics are asked for, since a broker may make one that is asked for by name.
-fn count_partitions(
-    admin: &AdminClient<Reports>,
-    target: &KafkaTarget,
-) -> Result<Option<i32>, KafkaSinkError> {
-    let metadata = admin
-        .inner()
-        .fetch_metadata(None, ANSWER_TIMEOUT)
-        .map_err(|source| KafkaSinkError::NoAnswer {
-            bootstrap_servers: target.bootstrap_servers.clone(),
-            source,
-        })?;
-    let topic = metadata
-        .topics()
-        .iter()
-        .find(|topic| topic.name() == target.topic);
-    let partitions = topic.map_or(0, |topic| topic.partitions().len() as i32);
-    Ok((partitions > 0).then_some(partitions))
-}
-
-fn create_topic(admin: &AdminClient<Reports>, target: &KafkaTarget) -> Result<(), KafkaSinkError> {
-    let failed = |reason: String| KafkaSinkError::CannotCreate {
-        topic: target.topic.clone(),
-        reason,
-    };
-    // -1 leaves it to the brokers.
-    let replication = TopicReplication::Fixed(target.replication.unwrap_or(-1));
-    let topic = NewTopic::new(&target.topic, target.partitions, replication);
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    let results = runtime
-        .block_on(admin.create_topics([&topic], &options))
-        .map_err(|error| failed(error.to_string()))?;
-    for result in results {
-        match result {
-            // Somebody else was quicker.
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(failed(code.to_string())),
-        }
-    }
-    Ok(())
 }

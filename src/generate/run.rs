@@ -2,12 +2,13 @@
 //! somebody stops it.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::args::GenerateArgs;
-use super::kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
+use super::expect::{self, ExpectFile};
+use super::kafka::{KafkaSink, KafkaSinkError};
 use super::pace::Pace;
 use super::progress::{Progress, grouped};
 use super::settings::{Millis, SettingsError};
@@ -39,8 +40,27 @@ pub enum Error {
         /// Which file; `-` is standard output.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// Whoever reads the events has seen enough of them, but the sums were asked
+    /// for, too, and are written once all events are. It has no source, since a
+    /// closed pipe among the sources says that no harm was done.
+    #[error(
+        "the reader of {} has gone after {} events, so {} is not written: \
+         let it read all of them, or leave out --expect",
+        out.display(), grouped(*made), expect.display()
+    )]
+    ReaderGone {
+        /// Where events were written to; `-` is standard output.
+        out: PathBuf,
+        /// How many events were made, some of them unread.
+        made: u64,
+        /// The file that is not written.
+        expect: PathBuf,
+    },
+    /// One would be written over the other.
+    #[error("--out and --expect name the same file, {}: give two", .0.display())]
+    SameFile(PathBuf),
     /// Kafka stamps records with the time at which they are sent, and an event
     /// from after that time is a dead letter.
     #[error(
@@ -53,7 +73,10 @@ pub enum Error {
 impl Error {
     /// Whether it is the flags that are at fault, and nothing outside.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Error::Settings(_) | Error::StartAhead)
+        matches!(
+            self,
+            Error::Settings(_) | Error::StartAhead | Error::SameFile(_)
+        )
     }
 }
 
@@ -65,14 +88,16 @@ pub fn run(config: &Config, args: &GenerateArgs, stop: &Shutdown) -> Result<(), 
     if args.out.is_none() && !args.live && settings.start + DAY_MS > now_ms() {
         return Err(Error::StartAhead);
     }
-    // Made before the first record, so that a long run does not end with "no
-    // permission", and emptied, so that nobody compares with an older run's.
-    let expect = args
-        .expect
-        .as_deref()
-        .map(create)
-        .transpose()?
-        .map(BufWriter::new);
+    if let (Some(out), Some(expect)) = (&args.out, &args.expect)
+        && expect::is_same(out, expect)
+    {
+        return Err(Error::SameFile(expect.clone()));
+    }
+    // Before the sink, whose opening may empty a file or make a topic.
+    let expect = match &args.expect {
+        Some(path) => Some(ExpectFile::open(path).map_err(|source| cannot_write(path, source))?),
+        None => None,
+    };
     let mut sink = Sink::open(config, args)?;
 
     let mut progress = Progress::new(traffic.counts().total());
@@ -95,20 +120,27 @@ pub fn run(config: &Config, args: &GenerateArgs, stop: &Shutdown) -> Result<(), 
         .all(&mut sink, &mut progress)
         .and_then(|()| sink.flush(drive.is_stopped()));
     let took = progress.finish();
-    result?;
+    result.map_err(|error| match (error, &args.expect) {
+        (Error::File { path, source }, Some(expect))
+            if source.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            Error::ReaderGone {
+                out: path,
+                made: drive.traffic.made(),
+                expect: expect.clone(),
+            }
+        }
+        (error, _) => error,
+    })?;
 
     let expected = drive.traffic.expected();
-    if let (Some(mut file), Some(path)) = (expect, &args.expect) {
-        serde_json::to_writer_pretty(&mut file, &expected)
-            .map_err(std::io::Error::from)
-            .and_then(|()| writeln!(file))
-            .and_then(|()| file.flush())
-            .map_err(|source| Error::File {
-                path: path.clone(),
-                source,
-            })?;
+    if let (Some(file), Some(path)) = (expect, &args.expect) {
+        let written = file.write(&expected);
+        written.map_err(|source| cannot_write(path, source))?;
     }
-    eprintln!("{}", summary(&expected, &drive, &sink.name(), took));
+    let summary = summary(&expected, &drive, &sink.name(), took);
+    // Nobody may be left to read it; all is written.
+    let _ = writeln!(io::stderr(), "{summary}");
     Ok(())
 }
 
@@ -148,19 +180,17 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// Waits for room as long as it takes, since the record is counted already.
+    /// Sends a record or fails: it is counted already. Waits for room as long as
+    /// it takes; once stopped, no longer than for acknowledgements.
     fn send(&self, record: &Record, sink: &mut Sink, progress: &mut Progress) -> Result<(), Error> {
-        let mut stopped_at = None;
         while !sink.try_send(record)? {
+            if self.is_stopped() {
+                sink.flush(true)?; // Then there is room.
+                continue;
+            }
             sink.wait()?;
             sink.check(progress)?;
             progress.tick(self.traffic.made() - 1);
-            if self.is_stopped() {
-                let since: &Instant = stopped_at.get_or_insert_with(Instant::now);
-                if since.elapsed() > STOP_TIMEOUT {
-                    return sink.flush(true);
-                }
-            }
         }
         Ok(())
     }
@@ -176,22 +206,17 @@ impl Sink {
     fn open(config: &Config, args: &GenerateArgs) -> Result<Sink, Error> {
         if let Some(path) = &args.out {
             let out: Box<dyn Write> = if path == Path::new("-") {
-                Box::new(std::io::stdout())
+                Box::new(io::stdout())
             } else {
-                Box::new(create(path)?)
+                Box::new(File::create(path).map_err(|source| cannot_write(path, source))?)
             };
             return Ok(Sink::Lines(
                 BufWriter::with_capacity(1 << 20, out),
                 path.clone(),
             ));
         }
-        Ok(Sink::Kafka(KafkaSink::open(&KafkaTarget {
-            bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-            topic: config.topics.donations.clone(),
-            partitions: args.partitions.unwrap_or(PARTITIONS),
-            replication: config.topics.replication,
-            properties: config.kafka.properties.clone(),
-        })?))
+        let partitions = args.partitions.unwrap_or(PARTITIONS);
+        Ok(Sink::Kafka(KafkaSink::open(config, partitions)?))
     }
 
     fn try_send(&mut self, record: &Record) -> Result<bool, Error> {
@@ -201,10 +226,7 @@ impl Sink {
                 .write_all(record.payload())
                 .and_then(|()| lines.write_all(b"\n"))
                 .map(|()| true)
-                .map_err(|source| Error::File {
-                    path: path.clone(),
-                    source,
-                }),
+                .map_err(|source| cannot_write(path, source)),
         }
     }
 
@@ -231,10 +253,7 @@ impl Sink {
     fn flush(&mut self, is_stopped: bool) -> Result<(), Error> {
         match self {
             Sink::Kafka(kafka) => Ok(kafka.flush(is_stopped.then_some(STOP_TIMEOUT))?),
-            Sink::Lines(lines, path) => lines.flush().map_err(|source| Error::File {
-                path: path.clone(),
-                source,
-            }),
+            Sink::Lines(lines, path) => lines.flush().map_err(|source| cannot_write(path, source)),
         }
     }
 
@@ -287,11 +306,11 @@ fn summary(expected: &Expected, drive: &Drive<'_>, sink: &str, took: Duration) -
     )
 }
 
-fn create(path: &Path) -> Result<File, Error> {
-    File::create(path).map_err(|source| Error::File {
+fn cannot_write(path: &Path, source: io::Error) -> Error {
+    Error::File {
         path: path.to_owned(),
         source,
-    })
+    }
 }
 
 fn now_ms() -> Millis {

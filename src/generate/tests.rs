@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::expected::{Expected, ExpectedCampaign};
+use crate::expected::{CAMPAIGN_DONORS_MAX, Expected, ExpectedCampaign};
 use crate::money::Currency;
 
 mod kafka;
@@ -86,6 +86,7 @@ fn recount(records: &[Record]) -> Expected {
         ..Expected::default()
     };
     let (mut ids, mut donors) = (HashSet::new(), HashSet::new());
+    let mut donors_of: HashMap<String, HashSet<String>> = HashMap::new();
     for record in records {
         let Some(event) = parse(record) else {
             expected.dead_letters += 1;
@@ -96,6 +97,10 @@ fn recount(records: &[Record]) -> Expected {
             continue;
         }
         donors.extend(event.donor.clone());
+        donors_of
+            .entry(event.campaign.clone())
+            .or_default()
+            .extend(event.donor.clone());
         let campaign = expected
             .campaigns
             .entry(event.campaign.clone())
@@ -126,6 +131,10 @@ fn recount(records: &[Record]) -> Expected {
             }
             money.net = money.gross - money.refunded;
         }
+    }
+    for (name, campaign) in &mut expected.campaigns {
+        let donors = donors_of[name].len();
+        campaign.donors = (donors <= CAMPAIGN_DONORS_MAX).then_some(donors as u64);
     }
     expected.donors = donors.len() as u64;
     expected

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::KafkaConfig;
@@ -32,7 +32,7 @@ pub fn client_id(role: &str) -> String {
 /// A client's settings: what is good for us, what the user sets over it, and
 /// what must be so for totals to be right. (The configuration refuses to set the
 /// last ones, so nothing that is set is dropped in silence.)
-fn settings(
+pub fn settings(
     config: &KafkaConfig,
     role: &str,
     good: &[(&str, &str)],
@@ -55,7 +55,10 @@ fn settings(
     }
     client
         .set("bootstrap.servers", &config.bootstrap_servers)
-        .set("client.id", client_id(role));
+        .set("client.id", client_id(role))
+        // A producer that only asks for a topic would have the brokers make it,
+        // unless they are told otherwise, and with their own settings.
+        .set("allow.auto.create.topics", "false");
     for (name, value) in must {
         client.set(*name, *value);
     }
@@ -114,18 +117,7 @@ pub fn producer(config: &KafkaConfig, role: &str, patience: Duration) -> ClientC
     settings(config, role, &good, &must)
 }
 
-/// A client for questions about topics and groups. A consumer, because others
-/// create a topic by asking for it.
-pub fn asker(
-    config: &KafkaConfig,
-    health: &Arc<Health>,
-) -> Result<BaseConsumer<Context>, KafkaError> {
-    settings(config, "asker", &[], &[]).create_with_context(Context {
-        health: health.clone(),
-    })
-}
-
-/// A client for making topics, and for questions about their settings.
+/// A client for questions about topics and groups, and for making topics.
 pub fn admin(
     config: &KafkaConfig,
     health: &Arc<Health>,

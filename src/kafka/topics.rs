@@ -16,9 +16,6 @@ use crate::offset::{Offset, Partition};
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How many partitions a topic has; `None` if there is no such topic.
-///
-/// `client` must be a consumer's: a question of any other makes brokers create
-/// the topic, unless they are told not to (`auto.create.topics.enable`).
 pub fn partitions<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -54,7 +51,7 @@ pub fn log_ranges<C: ClientContext>(
 const DAY_MS: u64 = 86_400_000;
 
 /// A topic's settings, by name.
-type Settings<'a> = &'a [(&'a str, &'a str)];
+pub type Settings<'a> = &'a [(&'a str, &'a str)];
 
 /// The names of our own topics.
 fn own(topics: &TopicsConfig) -> [&str; 4] {
@@ -160,19 +157,53 @@ pub async fn create<C: ClientContext>(
         if !missing.iter().any(|missing| missing == name) {
             continue;
         }
-        let replication = TopicReplication::Fixed(topics.replication.unwrap_or(-1));
-        let mut topic = NewTopic::new(name, partitions as i32, replication);
-        for (key, value) in settings {
-            topic = topic.set(key, value);
-        }
-        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
-        let results = admin.create_topics([&topic], &options).await;
-        match results.map_err(|e| (name.to_owned(), e))?.remove(0) {
-            Ok(_) => created.push(name.to_owned()),
-            // Somebody else was faster.
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err((name.to_owned(), KafkaError::AdminOp(code))),
+        let made = make(admin, name, partitions, topics.replication, settings).await;
+        if made.map_err(|e| (name.to_owned(), e))? {
+            created.push(name.to_owned());
         }
     }
     Ok(created)
+}
+
+/// Makes a topic; `false` if somebody else was faster. Without `replication` it
+/// has as many copies as the brokers see fit.
+pub async fn make<C: ClientContext>(
+    admin: &AdminClient<C>,
+    name: &str,
+    partitions: usize,
+    replication: Option<i32>,
+    settings: Settings<'_>,
+) -> Result<bool, KafkaError> {
+    let replication = TopicReplication::Fixed(replication.unwrap_or(-1));
+    let mut topic = NewTopic::new(name, partitions as i32, replication);
+    for (key, value) in settings {
+        topic = topic.set(key, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+    match admin.create_topics([&topic], &options).await?.remove(0) {
+        Ok(_) => Ok(true),
+        Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(false),
+        Err((_, code)) => Err(KafkaError::AdminOp(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::kafka::client;
+
+    #[test]
+    fn to_ask_for_a_topic_does_not_make_it() {
+        let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+        let mut kafka = Config::default().kafka;
+        kafka.bootstrap_servers = cluster.bootstrap_servers();
+        let admin = client::admin(&kafka, &Default::default()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(partitions(admin.inner(), "nobody").unwrap(), None);
+        }
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use super::{RunError, RunOptions, list};
@@ -20,7 +19,7 @@ use crate::shutdown::Shutdown;
 
 /// What is known once Kafka has answered.
 pub(super) struct Ready {
-    pub asker: BaseConsumer<Context>,
+    pub admin: AdminClient<Context>,
     pub partitions: usize,
     pub until: Option<BTreeMap<Partition, Offset>>,
     pub rules: Rules,
@@ -38,18 +37,17 @@ pub(super) async fn prepare(
     shutdown: &Shutdown,
 ) -> Result<Option<Ready>, RunError> {
     let rules = rules(config)?;
-    let asker = client::asker(&config.kafka, health)?;
     let admin = client::admin(&config.kafka, health)?;
-    let Some(partitions) = wait_for_topic(&asker, config, health, shutdown).await? else {
+    let Some(partitions) = wait_for_topic(&admin, config, health, shutdown).await? else {
         return Ok(None);
     };
-    let group = look_into_group(&asker, config, health, shutdown).await?;
+    let group = look_into_group(&admin, config, health, shutdown).await?;
     match group {
         Group::Free => check_donations(&admin, &config.topics).await?,
         Group::Embedded => {} // Its topics have no settings to ask for.
         Group::Ended => return Ok(None),
     }
-    let missing = || topics::missing(asker.client(), &config.topics);
+    let missing = || topics::missing(admin.inner(), &config.topics);
     let Some(missing) = ask(health, shutdown, missing).await? else {
         return Ok(None);
     };
@@ -71,7 +69,7 @@ pub(super) async fn prepare(
     }
     let until = if options.until_end {
         let topic = &config.topics.donations;
-        let ranges = || topics::log_ranges(asker.client(), topic, partitions);
+        let ranges = || topics::log_ranges(admin.inner(), topic, partitions);
         let Some(ranges) = ask(health, shutdown, ranges).await? else {
             return Ok(None);
         };
@@ -81,7 +79,7 @@ pub(super) async fn prepare(
         None
     };
     Ok(Some(Ready {
-        asker,
+        admin,
         partitions,
         until,
         rules,
@@ -156,7 +154,7 @@ fn rules(config: &Config) -> Result<Rules, RunError> {
 
 /// How many partitions the donations topic has, once it and Kafka are there.
 async fn wait_for_topic(
-    asker: &BaseConsumer<Context>,
+    admin: &AdminClient<Context>,
     config: &Config,
     health: &Health,
     shutdown: &Shutdown,
@@ -164,7 +162,7 @@ async fn wait_for_topic(
     let topic = &config.topics.donations;
     let mut said = false;
     while !shutdown.has_begun() {
-        match tokio::task::block_in_place(|| topics::partitions(asker.client(), topic)) {
+        match tokio::task::block_in_place(|| topics::partitions(admin.inner(), topic)) {
             Ok(Some(partitions)) => {
                 health.is_up();
                 return Ok(Some(partitions));
@@ -198,7 +196,7 @@ enum Group {
 /// Refuses to start beside another process. One that was killed stays a member
 /// until its session ends, so that is waited for.
 async fn look_into_group(
-    asker: &BaseConsumer<Context>,
+    admin: &AdminClient<Context>,
     config: &Config,
     health: &Health,
     shutdown: &Shutdown,
@@ -208,7 +206,7 @@ async fn look_into_group(
     let since = Instant::now();
     let mut said = false;
     while !shutdown.has_begun() {
-        match tokio::task::block_in_place(|| group::live_members(asker.client(), group)) {
+        match tokio::task::block_in_place(|| group::live_members(admin.inner(), group)) {
             Ok(members) if members.is_empty() => return Ok(Group::Free),
             Ok(members) if since.elapsed() > patience => {
                 return Err(RunError::GroupInUse {

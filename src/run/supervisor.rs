@@ -8,7 +8,6 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::RunError;
@@ -387,7 +386,7 @@ impl Supervisor<'_> {
     fn others(&self) -> Vec<group::GroupMember> {
         let group = &self.config.kafka.group;
         let members =
-            tokio::task::block_in_place(|| group::live_members(self.ready.asker.client(), group));
+            tokio::task::block_in_place(|| group::live_members(self.ready.admin.inner(), group));
         let own = client::client_id("member");
         let members = members.unwrap_or_default().into_iter();
         members.filter(|member| member.client_id != own).collect()

@@ -242,6 +242,7 @@ mod tests {
             events,
             gifts: events,
             flowers: 2,
+            donors: None,
             money: BTreeMap::from([cny(net)]),
             first_at_ms: MS_0,
             last_at_ms: MS_0 + 7_200_250,

@@ -186,6 +186,62 @@ fn a_broker_does_not_outlive_a_killed_parent() {
     assert_no_trace_of(dir);
 }
 
+/// A broker directory for `scripts/kafka start`; dropped, its brokers are stopped.
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(SCRIPT);
+        command.arg(subcommand).arg("--dir").arg(self.0.path());
+        command
+    }
+
+    fn start(&self) -> Running {
+        Running::start(self.command("start").args(["--port", "0"]))
+    }
+
+    fn holds(&self, beginning: &str) -> bool {
+        let names = std::fs::read_dir(self.0.path()).expect("a directory");
+        let mut names = names.map(|entry| entry.expect("an entry").file_name());
+        names.any(|name| name.to_string_lossy().starts_with(beginning))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        process::run(&mut self.command("stop"), SOON);
+    }
+}
+
+#[test]
+fn a_killed_start_can_be_repeated_even_twice_at_once() {
+    let directory = Directory(tempfile::tempdir().expect("a temporary folder"));
+    let mut killed = directory.start();
+    killed.wait_until(SOON, "data folders are being formatted", |_| {
+        directory.holds("layout.")
+    });
+    killed.signal(Signal::KILL);
+    drop(killed.wait(SOON));
+    // What an attach leaves behind when it is killed with its watcher.
+    std::fs::write(directory.0.path().join("attached"), "").expect("a file");
+
+    let starts = [directory.start(), directory.start()];
+    let mut ended = starts.map(|start| start.wait(3 * SOON));
+    ended.sort_by_key(|finished| finished.code());
+    let [started, refused] = ended;
+    assert_eq!(
+        (started.code(), refused.code()),
+        (0, 1),
+        "{started}{refused}"
+    );
+    assert!(refused.stderr.contains("already running"), "{refused}");
+    let status = process::run(&mut directory.command("status"), SOON).succeeded();
+    assert!(status.stdout.contains("answers"), "{status}");
+    for left in ["layout.", "lock", "attached"] {
+        assert!(!directory.holds(left), "{left}");
+    }
+}
+
 #[test]
 fn a_failed_wait_shows_what_was_printed_last() {
     let failure = std::panic::catch_unwind(|| {

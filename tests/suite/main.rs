@@ -9,6 +9,7 @@ mod counting;
 mod day;
 mod dead_letters;
 mod demo;
+mod generate;
 mod harness;
 mod kafka;
 mod others;

@@ -153,6 +153,7 @@ fn expected(totals: &[CampaignTotal]) -> Expected {
         events: total.version,
         gifts: total.gifts,
         flowers: 0,
+        donors: None,
         money: total.money.clone(),
         first_at_ms: FIRST_MS,
         last_at_ms: FIRST_MS + 1_000,

@@ -1,7 +1,6 @@
 //! The Kafka sink against librdkafka's own mock cluster: the same client code
 //! as with a real broker, over loopback.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -12,6 +11,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
+use super::run::config;
 use super::*;
 
 const TOPIC: &str = "donations";
@@ -24,14 +24,8 @@ fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     cluster
 }
 
-fn target(bootstrap_servers: String) -> KafkaTarget {
-    KafkaTarget {
-        bootstrap_servers,
-        topic: TOPIC.to_owned(),
-        partitions: 12,
-        replication: None,
-        properties: BTreeMap::new(),
-    }
+fn open(cluster: &MockCluster<'_, DefaultProducerContext>) -> KafkaSink {
+    KafkaSink::open(&config(&cluster.bootstrap_servers()), 12).unwrap()
 }
 
 /// Hands all records over, as long as the brokers report no failure.
@@ -76,7 +70,7 @@ fn read(bootstrap_servers: &str, count: usize) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
 fn every_record_is_in_its_partition_once_and_in_order() {
     let cluster = cluster();
     let (records, _) = all(&settings(20, 20_000));
-    let sink = KafkaSink::open(&target(cluster.bootstrap_servers())).unwrap();
+    let sink = open(&cluster);
     assert_eq!(sink.partitions(), PARTITIONS);
     send(&sink, &records).unwrap();
     assert_eq!(sink.in_flight(), 0);
@@ -92,7 +86,7 @@ fn every_record_is_in_its_partition_once_and_in_order() {
 #[test]
 fn a_record_that_is_not_written_is_an_error_with_its_place() {
     let cluster = cluster();
-    let sink = KafkaSink::open(&target(cluster.bootstrap_servers())).unwrap();
+    let sink = open(&cluster);
     let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::Produce, &[refusal; 100]);
     let (records, _) = all(&settings(21, 1_000));
@@ -114,7 +108,7 @@ fn a_record_that_is_not_written_is_an_error_with_its_place() {
 #[test]
 fn records_survive_errors_that_pass() {
     let cluster = cluster();
-    let sink = KafkaSink::open(&target(cluster.bootstrap_servers())).unwrap();
+    let sink = open(&cluster);
     let passing = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
     cluster.request_errors(RDKafkaApiKey::Produce, &[passing; 3]);
     let (records, _) = all(&settings(22, 1_000));
@@ -126,7 +120,7 @@ fn records_survive_errors_that_pass() {
 #[test]
 fn missing_acknowledgements_are_an_error_once_nobody_waits_any_longer() {
     let cluster = cluster();
-    let sink = KafkaSink::open(&target(cluster.bootstrap_servers())).unwrap();
+    let sink = open(&cluster);
     let (records, _) = all(&settings(23, 100));
     cluster.broker_down(1).unwrap();
     for record in &records {
@@ -144,11 +138,27 @@ fn missing_acknowledgements_are_an_error_once_nobody_waits_any_longer() {
 #[test]
 fn a_property_that_does_not_exist_is_named() {
     let cluster = cluster();
-    let mut target = target(cluster.bootstrap_servers());
-    target.properties.insert("linger.hours".into(), "1".into());
-    let error = KafkaSink::open(&target).err().expect("refused");
+    let mut config = config(&cluster.bootstrap_servers());
+    let properties = &mut config.kafka.properties;
+    properties.insert("linger.hours".into(), "1".into());
+    let error = KafkaSink::open(&config, 12).err().expect("refused");
     let cause = std::error::Error::source(&error)
         .expect("a cause")
         .to_string();
     assert!(cause.contains("linger.hours"), "{cause}");
+}
+
+#[test]
+fn brokers_that_refuse_are_not_taken_for_missing_ones() {
+    use RDKafkaRespErr as Code;
+    let refused = |code| {
+        let cluster = cluster();
+        cluster.topic_error(TOPIC, code).unwrap();
+        let error = KafkaSink::open(&config(&cluster.bootstrap_servers()), 12).err();
+        error.expect("refused").to_string()
+    };
+    let error = refused(Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    assert!(error.contains("grant DESCRIBE, WRITE"), "{error}");
+    let error = refused(Code::RD_KAFKA_RESP_ERR_POLICY_VIOLATION);
+    assert_eq!(error, "cannot look up topic donations");
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 
 use super::*;
@@ -20,7 +22,7 @@ fn args(line: &str) -> GenerateArgs {
     Cli::parse_from(format!("generate {line}").split_whitespace()).args
 }
 
-fn config(bootstrap_servers: &str) -> Config {
+pub(super) fn config(bootstrap_servers: &str) -> Config {
     let flags = config::Flags {
         settings: [("kafka.bootstrap_servers", bootstrap_servers.to_owned())].into(),
         properties: Vec::new(),
@@ -120,7 +122,7 @@ fn a_topic_gets_what_a_file_gets() {
 }
 
 #[test]
-fn a_failed_run_leaves_no_sums_to_compare_with() {
+fn a_failed_run_leaves_the_sums_of_an_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let expect = folder.path().join("expected.json");
     std::fs::write(&expect, "{}").unwrap();
@@ -130,7 +132,106 @@ fn a_failed_run_leaves_no_sums_to_compare_with() {
     let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(!error.is_usage());
-    assert_eq!(std::fs::read(&expect).unwrap(), b"");
+    assert_eq!(std::fs::read(&expect).unwrap(), b"{}");
+
+    args.out = Some(folder.path().join("events"));
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+    assert_eq!(expected(&expect).events, 10);
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["events", "expected.json"]);
+}
+
+#[test]
+fn sums_that_cannot_be_written_end_a_run_before_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("events");
+    std::fs::write(&out, "of an earlier run").unwrap();
+    let mut args = args("--events 10");
+    args.out = Some(out.clone());
+    for expect in [
+        folder.path().join("missing").join("e"),
+        folder.path().into(),
+    ] {
+        args.expect = Some(expect.clone());
+        let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+        assert!(
+            error.to_string().contains(expect.to_str().unwrap()),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&out).unwrap(), b"of an earlier run");
+    }
+}
+
+#[test]
+fn events_and_sums_do_not_go_into_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("events");
+    let other_name = folder.path().join("link");
+    std::os::unix::fs::symlink(&out, &other_name).unwrap();
+    let mut args = args("--events 10");
+    args.out = Some(out.clone());
+    for expect in [out.clone(), folder.path().join(".").join("events")] {
+        args.expect = Some(expect);
+        let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+        assert!(error.is_usage(), "{error}");
+        assert!(!out.exists());
+    }
+    std::fs::write(&out, "of an earlier run").unwrap();
+    args.expect = Some(other_name);
+    let error = run(&config("unused:1"), &args, &Shutdown::default()).unwrap_err();
+    assert!(error.is_usage(), "{error}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"of an earlier run");
+}
+
+/// The device would be gone if the sums took its place.
+#[test]
+fn sums_go_into_a_device_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut args = args("--events 10 --expect /dev/null");
+    args.out = Some(folder.path().join("events"));
+    run(&config("unused:1"), &args, &Shutdown::default()).unwrap();
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+}
+
+#[test]
+fn what_is_stopped_with_a_full_queue_is_sent_as_it_was_counted() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("donations", 1, 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut args = args("--events 10000000");
+    args.expect = Some(folder.path().join("expected.json"));
+    let mut config = config(&cluster.bootstrap_servers());
+    let queue = ("queue.buffering.max.messages".into(), "100".into());
+    config.kafka.properties.extend([queue]);
+    let reader: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .unwrap();
+    let written = || {
+        let marks = reader.fetch_watermarks("donations", 0, Duration::from_secs(30));
+        marks.unwrap().1 as u64
+    };
+    let stop = Shutdown::default();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&config, &args, &stop));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while written() == 0 && Instant::now() < deadline {}
+        // The broker hangs, and the queue fills within milliseconds.
+        let second = Duration::from_secs(1);
+        cluster.broker_round_trip_time(1, second).unwrap();
+        std::thread::sleep(second / 2);
+        stop.begin();
+        std::thread::sleep(second / 2);
+        cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+        running.join().unwrap().unwrap();
+    });
+    let expected = expected(&args.expect.unwrap());
+    assert!(expected.events > 100);
+    assert_eq!(expected.events, written());
 }
 
 #[test]
