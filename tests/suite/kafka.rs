@@ -145,9 +145,18 @@ impl Kafka {
         self.script(["kill-broker", &number.to_string()]);
     }
 
-    /// Sends broker `number` a signal: `STOP`, `CONT`, `TERM`.
+    /// Sends broker `number` a signal: `STOP`, `CONT`, or `TERM`, whose end it
+    /// waits for; the broker then trusts its data at the next start.
     pub fn signal_broker(&self, number: u32, signal: &str) {
         self.script(["kill-broker", &number.to_string(), signal]);
+    }
+
+    /// The file that holds the first records of a partition on broker `number`.
+    pub fn log_of(&self, number: u32, topic: &str, partition: i32) -> PathBuf {
+        let data = self.dir.join(format!("data-{number}"));
+        let log = data.join(format!("{topic}-{partition}/00000000000000000000.log"));
+        assert!(log.exists(), "no {}", log.display());
+        log
     }
 
     /// Starts broker `number` again, with the port and the data that it had, and

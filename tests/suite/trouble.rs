@@ -377,3 +377,39 @@ fn an_end_that_is_not_reached_is_no_success() {
     day.run_until_end();
     day.compare().succeeded();
 }
+
+/// One byte of a batch has changed on the broker's disk, which brokers do not
+/// notice: nothing of it is counted, and nothing behind it.
+#[test]
+fn a_damaged_batch_ends_it_and_is_named() {
+    let kafka = Kafka::own(1);
+    let day = Day::on(&kafka, "damaged");
+    let topic = day.topic("donations");
+    kafka.create_topic(&topic, 2, &[]);
+    for id in ["a", "b", "c"] {
+        kafka.produce(&topic, [0, 1].map(|p| (p, id, donation(id, AT))));
+    }
+    kafka.signal_broker(1, "TERM");
+    let log = kafka.log_of(1, &topic, 1);
+    let mut bytes = std::fs::read(&log).expect("the log of a partition");
+    // In the second of three batches of one record each.
+    let place = bytes.len() / 2;
+    bytes[place] ^= 0x40;
+    std::fs::write(&log, bytes).expect("it can be written");
+    kafka.start_broker(1);
+
+    let ended = run(&day, &["--until-end"]);
+    let words = [
+        "cannot be read, after 5 tries",
+        "these offsets: 1/1.",
+        "disks",
+    ];
+    assert_fails(&ended, &words);
+    let counted: Vec<_> = day
+        .cuts(&kafka)
+        .into_iter()
+        .map(|cut| cut["offsets"].clone())
+        .collect();
+    let beyond = |offsets: &serde_json::Value| offsets["1"].as_u64() > Some(1);
+    assert!(!counted.iter().any(beyond), "it was counted: {counted:?}");
+}
