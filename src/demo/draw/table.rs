@@ -35,7 +35,7 @@ impl Column {
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let campaigns = group_thousands(picture.figures.campaigns.into());
-    let mut title = Line::from(Span::from(" campaigns by total ").bold());
+    let mut title = Line::from(Span::from(" campaigns by total ").reset().bold());
     let of = Span::from(format!("of {campaigns} ")).fg(QUIET);
     if title.width() + of.width() + 2 <= area.width.into() {
         title.push_span(of);
