@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use super::args::GenerateArgs;
 use super::kafka::{KafkaSink, KafkaSinkError, KafkaTarget};
 use super::pace::Pace;
-use super::progress::{Progress, grouped};
+use super::progress::Progress;
 use super::settings::{Millis, SettingsError};
 use super::traffic::{Record, Traffic};
 use crate::config::Config;
 use crate::expected::Expected;
+use crate::money::grouped;
 use crate::shutdown::Shutdown;
 
 /// How many records are made between two looks at clock, brokers and signals.

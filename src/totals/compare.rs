@@ -9,9 +9,9 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::seen::Seen;
-use super::text::{grouped, harmless};
+use super::text::harmless;
 use crate::expected::{Expected, ExpectedCampaign};
-use crate::money::{Currency, MoneyTotal, group_thousands};
+use crate::money::{Currency, MoneyTotal, group_thousands, grouped};
 use crate::publish::records::CampaignTotal;
 
 /// How many differences are printed; the rest is counted.
@@ -135,14 +135,14 @@ pub(super) fn compare(expected: &Expected, seen: &Seen) -> Report {
         match (expected.campaigns.get(name), seen.totals.get(name)) {
             (Some(expected), Some(found)) => campaign(&mut report, name, expected, found),
             (Some(expected), None) => report.add(|| {
-                let events = group_thousands(expected.events.into());
+                let events = grouped(expected.events);
                 format!(
                     "campaign {}: has no total, expected one of {events} events",
                     harmless(name)
                 )
             }),
             (None, Some(found)) => report.add(|| {
-                let events = group_thousands(found.version.into());
+                let events = grouped(found.version);
                 format!(
                     "campaign {}: has a total of {events} events, expected none",
                     harmless(name)
@@ -189,7 +189,7 @@ fn overall(report: &mut Report, expected: &Expected, seen: &Seen) {
 
 fn donors(report: &mut Report, expected: u64, found: u64) {
     let bound = (expected as f64 * DONORS_ERROR).ceil() as u64;
-    let [e, f] = [expected, found].map(|n| group_thousands(n.into()));
+    let [e, f] = [expected, found].map(grouped);
     let percent = DONORS_ERROR * 100.0;
     if expected.abs_diff(found) > bound {
         report.add(|| format!("overall: donors: expected {e} within {percent:.2} %, found {f}"));

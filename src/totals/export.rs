@@ -104,7 +104,7 @@ fn csv_line(out: &mut String, row: &CampaignTotal, money: Option<(Currency, &Mon
             },
         )) => {
             let [gross, refunded, net, matched] =
-                [gross, refunded, net, matched].map(|amount| decimal(*amount, currency.decimals()));
+                [gross, refunded, net, matched].map(|amount| currency.decimal(*amount));
             let _ = write!(out, "{currency},{gross},{refunded},{net},{matched},");
         }
         None => out.push_str(",,,,,"),
@@ -115,17 +115,6 @@ fn csv_line(out: &mut String, row: &CampaignTotal, money: Option<(Currency, &Mon
         quoted(&row.first_at),
         quoted(&row.last_at)
     );
-}
-
-/// `-5` of two decimals as `-0.05`.
-fn decimal(amount: i128, decimals: u32) -> String {
-    let scale = 10u128.pow(decimals);
-    let sign = if amount < 0 { "-" } else { "" };
-    let (whole, part) = (amount.unsigned_abs() / scale, amount.unsigned_abs() % scale);
-    match decimals {
-        0 => format!("{sign}{whole}"),
-        _ => format!("{sign}{whole}.{part:0width$}", width = decimals as usize),
-    }
 }
 
 /// As RFC 4180 has it.

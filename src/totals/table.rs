@@ -7,9 +7,9 @@ use jiff::tz::TimeZone;
 
 use super::By;
 use super::seen::Seen;
-use super::text::{Column, ago, columns, grouped, harmless};
+use super::text::{Column, ago, columns, harmless};
 use super::view::View;
-use crate::money::{Currency, MoneyTotal, group_thousands};
+use crate::money::{Currency, MoneyTotal, group_thousands, grouped};
 use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord};
 
 /// Lines of [`table`] that are no campaign: to fit a table to a terminal.
@@ -48,7 +48,7 @@ pub(super) fn line(view: &View<'_>, seen: &Seen, zone: &TimeZone) -> String {
         return "no cut is complete yet\n".into();
     };
     let cut = &complete.record;
-    let mut out = format!("cut {}", group_thousands(cut.id.cut.into()));
+    let mut out = format!("cut {}", grouped(cut.id.cut));
     if let Some(at) = &cut.as_of {
         let _ = write!(out, " · as of {}", local(at, zone));
     }
@@ -77,10 +77,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
             "abandoned by its publisher, the next cut publishes every total again"
         }
     };
-    let mut out = format!(
-        "Cut {}, {state}",
-        group_thousands(newest.record.id().cut.into())
-    );
+    let mut out = format!("Cut {}, {state}", grouped(newest.record.id().cut));
     if let Some(written) = newest.written_ms {
         let _ = write!(out, " · published {}", ago(now_ms.saturating_sub(written)));
     }
@@ -88,7 +85,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
         Some(complete) => {
             let cut = &complete.record;
             if cut.id.cut != newest.record.id().cut {
-                let _ = write!(out, " · sums of cut {}", group_thousands(cut.id.cut.into()));
+                let _ = write!(out, " · sums of cut {}", grouped(cut.id.cut));
             }
             if let Some(at) = &cut.as_of {
                 let _ = write!(out, " · as of {}", local(at, zone));
@@ -100,7 +97,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
 }
 
 fn sums(cut: &CompleteCut) -> String {
-    let mut parts = vec![format!("{} gifts", group_thousands(cut.gifts.into()))];
+    let mut parts = vec![format!("{} gifts", grouped(cut.gifts))];
     for (currency, money) in &cut.money {
         // Several currencies may share a sign, so the code goes with each.
         let code = if cut.money.len() > 1 {
@@ -114,16 +111,13 @@ fn sums(cut: &CompleteCut) -> String {
         }
     }
     parts.push(format!("{} flowers", grouped(cut.flowers)));
-    parts.push(format!(
-        "about {} donors",
-        group_thousands(cut.donors.into())
-    ));
+    parts.push(format!("about {} donors", grouped(cut.donors)));
     parts.join(" · ")
 }
 
 fn records(cut: &CompleteCut) -> String {
     let [events, duplicates, dead, late] =
-        [cut.events, cut.duplicates, cut.dead_letters, cut.late].map(|n| group_thousands(n.into()));
+        [cut.events, cut.duplicates, cut.dead_letters, cut.late].map(grouped);
     format!(
         "{events} events: {duplicates} repeats, {dead} dead letters; {late} too late for the windows"
     )
@@ -164,9 +158,7 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
         column(
             "gifts",
             true,
-            rows.iter()
-                .map(|row| group_thousands(row.gifts.into()))
-                .collect(),
+            rows.iter().map(|row| grouped(row.gifts)).collect(),
         ),
     ];
     if let Some(currency) = view.currency {
@@ -198,9 +190,7 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
     columns.push(column(
         "≈ donors",
         true,
-        rows.iter()
-            .map(|row| group_thousands(row.donors.into()))
-            .collect(),
+        rows.iter().map(|row| grouped(row.donors)).collect(),
     ));
     columns
 }

@@ -5,8 +5,6 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::money::group_thousands;
-
 /// The text with everything invisible made visible: control characters (names
 /// come from strangers, and could move the cursor or set the window's title),
 /// and what reverses or hides text.
@@ -27,12 +25,6 @@ fn is_harmful(c: char) -> bool {
         || matches!(c,
             '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}' | '\u{2028}' | '\u{2029}'
             | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
-}
-
-/// `-1234567` as `-1,234,567`.
-pub(super) fn grouped(number: i128) -> String {
-    let sign = if number < 0 { "-" } else { "" };
-    format!("{sign}{}", group_thousands(number.unsigned_abs()))
 }
 
 /// How many columns of a terminal the text takes: two for a Chinese character.
