@@ -16,6 +16,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::traffic::Record;
+use crate::kafka::client::without_secrets;
 use crate::offset::Partition;
 
 /// How long brokers may take to answer at the start.
@@ -251,13 +252,13 @@ impl Reports {
 impl ClientContext for Reports {
     /// What matters of these lines comes as an error, too.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
-        tracing::debug!(target: "librdkafka", "{facility}: {line}");
+        tracing::debug!(target: "librdkafka", "{facility}: {}", without_secrets(line));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.failures().complaint = Some(match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => "no broker can be reached".to_owned(),
-            _ => reason.to_owned(),
+            _ => without_secrets(reason).into_owned(),
         });
     }
 }

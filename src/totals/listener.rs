@@ -8,6 +8,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::kafka::client::without_secrets;
+
 /// Hears what librdkafka says, to tell it in one message when it matters.
 #[derive(Default)]
 pub(super) struct Listener(Mutex<Heard>);
@@ -58,10 +60,12 @@ impl Listener {
 
 impl ClientContext for Listener {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let message = without_secrets(message);
         tracing::debug!(target: "librdkafka", "{facility}: {message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let reason = &without_secrets(reason);
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
         let mut heard = self.heard();
         match error.rdkafka_error_code() {

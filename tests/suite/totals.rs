@@ -319,6 +319,23 @@ fn what_is_missing_is_said_calmly() {
 }
 
 #[test]
+fn what_kafkas_client_quotes_of_a_secret_is_not_shown() {
+    let mut command = tally99(["totals", "--bootstrap-servers", "127.0.0.1:1"]);
+    for property in [
+        "enable.sasl.oauthbearer.unsecure.jwt=true",
+        "sasl.mechanism=OAUTHBEARER",
+        "security.protocol=sasl_plaintext",
+        "sasl.oauthbearer.config=hunter2 x",
+    ] {
+        command.args(["--kafka-property", property]);
+    }
+    let (code, out, err) = run(command.env("RUST_LOG", "debug"));
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("beginning at: ***"), "{err}");
+    assert!(!err.contains("hunter2"), "{err}");
+}
+
+#[test]
 fn records_of_others_are_left_out_and_told() {
     let (kafka, _) = published();
     kafka.write("campaign-totals", "x", b"not ours");
