@@ -11,8 +11,9 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 
 use super::error::{ConfigError, Problem};
+use super::kind::Kind;
 use super::layers::{Entry, Flags, Layer};
-use super::settings::{PROPERTIES, SETTINGS, Setting};
+use super::settings::{PROPERTIES, SETTINGS, Setting, by_key};
 use super::{Config, CountingConfig, KafkaConfig, RunConfig, TopicsConfig, properties};
 
 /// A valid configuration, and where each value comes from.
@@ -73,7 +74,11 @@ pub fn load(
         .iter()
         .map(|setting| checked(&figment, setting, &mut problems))
         .collect();
+    let before = problems.len();
     let (properties, shown) = checked_properties(&figment, &mut problems);
+    if problems.len() == before && !properties.is_empty() {
+        go_together(&properties, &settings, &shown, &mut problems);
+    }
     topics_differ(&settings, &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError { problems });
@@ -88,22 +93,6 @@ pub fn load(
             reason: error.kind.to_string(),
         }],
     })?;
-    if !properties.is_empty() {
-        properties::check_together(&properties, raw.kafka.session_timeout_ms).map_err(
-            |reason| {
-                let key = PROPERTIES.to_string();
-                let source = sources(&shown);
-                ConfigError {
-                    problems: vec![Problem {
-                        key,
-                        value: None,
-                        source,
-                        reason,
-                    }],
-                }
-            },
-        )?;
-    }
     Ok(Loaded {
         config: raw.resolve(properties),
         settings,
@@ -178,6 +167,48 @@ fn checked_properties(
         properties.insert(name, text);
     }
     (properties, shown)
+}
+
+/// librdkafka must take the properties with each other and with what tally99
+/// sets.
+fn go_together(
+    properties: &BTreeMap<String, String>,
+    settings: &[Shown],
+    shown: &[Shown],
+    problems: &mut Vec<Problem>,
+) {
+    let key = "kafka.session_timeout_ms";
+    let valid = |kind: Kind, value: &Value| kind.check(value).is_ok().then(|| value.to_i128());
+    let setting = by_key(key).zip(settings.iter().find(|shown| shown.key == key));
+    // One that is wrong is a problem of its own; any other will do here.
+    let session_ms = setting.and_then(|(setting, shown)| valid(setting.kind, &shown.value));
+    let session_ms = session_ms.flatten().unwrap_or(6_000);
+    let reasons = properties::check_together(&KafkaConfig {
+        bootstrap_servers: String::new(),
+        group: "tally99".into(),
+        session_timeout: Duration::from_millis(session_ms as u64),
+        properties: properties.clone(),
+    });
+    for why in reasons {
+        let named = shown
+            .iter()
+            .filter(|shown| properties::is_named(&shown.key, &why));
+        let (key, value, source) = match named.collect::<Vec<_>>()[..] {
+            [one] => (
+                format!("{PROPERTIES}.{}", one.key),
+                Some(describe(&one.value)),
+                one.source.clone(),
+            ),
+            _ => (PROPERTIES.to_string(), None, sources(shown)),
+        };
+        let reason = format!("librdkafka refuses this with all that is set: {why}");
+        problems.push(Problem {
+            key,
+            value,
+            source,
+            reason,
+        });
+    }
 }
 
 /// Two topics of one name would feed the output to the input, or mix two kinds
