@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, ConfigError, Loaded};
+use crate::config::{self, ConfigError, Loaded, RawProperty};
 use crate::demo::DemoArgs;
 use crate::generate::GenerateArgs;
 use crate::totals::TotalsArgs;
@@ -177,7 +177,7 @@ pub struct SettingsArgs {
     /// can see what is typed here: give a password as a variable, such as
     /// TALLY99_KAFKA_PROPERTIES_SASL_PASSWORD
     #[arg(long = "kafka-property", value_name = "NAME=VALUE")]
-    pub kafka_properties: Vec<String>,
+    pub kafka_properties: Vec<RawProperty>,
 }
 
 impl SettingsArgs {
@@ -234,17 +234,23 @@ Examples:
   tally99 run --topic donations --until-end";
 
 impl RunArgs {
+    /// The flags as the configuration takes them.
+    pub fn flags(&self) -> config::Flags {
+        let mut flags = self.settings.flags();
+        if self.wait_for_topic {
+            flags.settings.insert("run.wait_for_topic", "true".into());
+        }
+        flags
+    }
+
     /// Reads the file, this process's environment and these flags.
     ///
     /// # Errors
     ///
     /// Everything that is wrong in any of them.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut flags = self.settings.flags();
-        if self.wait_for_topic {
-            flags.settings.insert("run.wait_for_topic", "true".into());
-        }
-        config::load(self.settings.config.as_deref(), std::env::vars_os(), &flags)
+        let file = self.settings.config.as_deref();
+        config::load(file, std::env::vars_os(), &self.flags())
     }
 }
 
@@ -274,7 +280,8 @@ mod tests {
                     --wait-for-topic --until-end";
         let args = Run::parse_from(line.split_whitespace()).args;
         assert!(args.until_end);
-        let config = args.load().unwrap().config;
+        // Not of the environment, which may have settings of its own.
+        let config = config::load(None, [], &args.flags()).unwrap().config;
         assert_eq!(config.kafka.bootstrap_servers, "b:1");
         assert_eq!(config.kafka.group, "g");
         assert_eq!(config.kafka.properties["client.rack"], "x");
@@ -289,5 +296,21 @@ mod tests {
         assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
         assert_eq!(config.run.workers, 3);
         assert!(config.run.wait_for_topic);
+    }
+    #[test]
+    fn no_secret_is_printed_by_debug() {
+        for property in [
+            "sasl.password=hunter2",
+            "hunter2",
+            "sasl.oauthbearer.config=k=hunter2",
+        ] {
+            let cli = Cli::parse_from(["tally99", "run", "--kafka-property", property]);
+            let Command::Run(args) = &cli.command else {
+                unreachable!()
+            };
+            for text in [format!("{cli:?}"), format!("{:?}", args.flags())] {
+                assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
+            }
+        }
     }
 }

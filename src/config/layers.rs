@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use figment::{Metadata, Profile, Provider};
 use toml_edit::{Document, Item, TableLike};
 
 use super::error::{Problem, did_you_mean};
+use super::properties::{HIDDEN, shown};
 use super::settings::{PREFIX, PROPERTIES, SECTIONS, SETTINGS, by_key};
 
 /// What was given on the command line.
@@ -18,8 +20,27 @@ use super::settings::{PREFIX, PROPERTIES, SECTIONS, SETTINGS, by_key};
 pub struct Flags {
     /// Values by the key of their setting.
     pub settings: BTreeMap<&'static str, String>,
-    /// `--kafka-property`, each as `name=value`.
-    pub properties: Vec<String>,
+    /// `--kafka-property`.
+    pub properties: Vec<RawProperty>,
+}
+
+/// `name=value` as it was typed. The value may be a secret, so `Debug` hides it.
+#[derive(Clone)]
+pub struct RawProperty(String);
+
+impl<T: Into<String>> From<T> for RawProperty {
+    fn from(text: T) -> RawProperty {
+        RawProperty(text.into())
+    }
+}
+
+impl fmt::Debug for RawProperty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('=') {
+            Some((name, value)) => write!(f, "{name}={}", shown(name, value)),
+            None => f.write_str(HIDDEN),
+        }
+    }
 }
 
 /// One value of one layer. Each is a provider of its own, so that figment keeps
@@ -117,7 +138,10 @@ impl Layer {
         let variables: BTreeMap<_, _> = variables.into_iter().collect();
         for (name, value) in variables {
             let name = name.to_string_lossy();
-            let Some(rest) = name.strip_prefix(PREFIX) else {
+            let Some(rest) = name
+                .strip_prefix(PREFIX)
+                .filter(|rest| !is_of_kubernetes(rest))
+            else {
                 continue;
             };
             let setting = SETTINGS.iter().find(|setting| setting.variable() == name);
@@ -172,7 +196,7 @@ impl Layer {
         }
         for property in &flags.properties {
             let source = "--kafka-property".to_string();
-            match property.split_once('=') {
+            match property.0.split_once('=') {
                 Some((name, value)) if !name.trim().is_empty() => layer.entries.push(
                     Entry::property(name.trim().to_string(), value.into(), source),
                 ),
@@ -187,6 +211,14 @@ impl Layer {
         }
         layer
     }
+}
+
+/// Whether Kubernetes sets this variable: it gives every container the addresses
+/// of a Service named tally99 as `TALLY99_SERVICE_HOST`, `TALLY99_PORT` and so on.
+fn is_of_kubernetes(rest: &str) -> bool {
+    matches!(rest, "SERVICE_HOST" | "SERVICE_PORT" | "PORT")
+        || rest.starts_with("SERVICE_PORT_")
+        || rest.starts_with("PORT_")
 }
 
 /// A parsed file, to name places in it.
@@ -248,11 +280,24 @@ impl File<'_> {
             };
             match item.as_table_like() {
                 Some(table) => self.properties(&name_so_far, table, layer),
-                None => layer.entries.push(Entry::property(
-                    name_so_far,
-                    value_of(item),
-                    self.source(table, name),
-                )),
+                None => {
+                    let source = self.source(table, name);
+                    let twin = |entry: &&Entry| entry.property.as_ref() == Some(&name_so_far);
+                    match layer.entries.iter().find(twin) {
+                        Some(twin) => layer.problems.push(Problem {
+                            reason: format!("{} sets the same property", twin.source),
+                            key: format!("{PROPERTIES}.{name_so_far}"),
+                            value: None,
+                            source,
+                        }),
+                        None => {
+                            let value = value_of(item);
+                            layer
+                                .entries
+                                .push(Entry::property(name_so_far, value, source));
+                        }
+                    }
+                }
             }
         }
     }
