@@ -13,6 +13,7 @@ mod table;
 pub(crate) mod text;
 mod view;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -125,6 +126,16 @@ pub enum Verdict {
     Differs,
 }
 
+impl Verdict {
+    /// Prints what it rests on. A reader that has left does not change it.
+    pub(crate) fn print(self, out: &mut dyn Write, why: &dyn fmt::Display) -> io::Result<Verdict> {
+        match write!(out, "{why}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Why totals could not be printed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -175,13 +186,7 @@ pub fn run(
     seen.warn_of_unreadable();
     if let Some(expected) = expected {
         let report = compare::compare(&expected, &seen);
-        out.write_all(report.to_string().as_bytes())?;
-        out.flush()?;
-        return Ok(if report.is_equal() {
-            Verdict::Fine
-        } else {
-            Verdict::Differs
-        });
+        return Ok(report.verdict().print(out, &report)?);
     }
 
     let printer = Printer {
@@ -294,6 +299,25 @@ mod tests {
         // Once, it is a plain table, however long.
         let [plain, _] = print_twice("--top 0", true);
         assert!(!plain.contains('\x1b') && plain.lines().count() > 100);
+    }
+
+    #[test]
+    fn a_reader_that_has_left_does_not_change_the_verdict() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for verdict in [Verdict::Fine, Verdict::Differs] {
+            let told = verdict.print(&mut Broken(io::ErrorKind::BrokenPipe), &"why");
+            assert_eq!(told.unwrap(), verdict);
+            let full = verdict.print(&mut Broken(io::ErrorKind::StorageFull), &"why");
+            assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
     }
 
     #[test]

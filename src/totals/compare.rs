@@ -8,6 +8,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::Verdict;
 use super::seen::Seen;
 use super::text::harmless;
 use crate::expected::{Expected, ExpectedCampaign};
@@ -35,6 +36,14 @@ impl Report {
     /// Whether there is no difference at all.
     pub fn is_equal(&self) -> bool {
         self.differences == 0
+    }
+
+    /// What a command that compares ends with.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.is_equal() {
+            true => Verdict::Fine,
+            false => Verdict::Differs,
+        }
     }
 
     /// How many campaigns were compared: expected, or found, or both.
