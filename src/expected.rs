@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::money::Currency;
-use crate::publish::records::MoneyTotal;
+use crate::money::{Currency, MoneyTotal};
 
 /// What a log must add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +31,10 @@ pub struct Expected {
     pub campaigns: BTreeMap<String, ExpectedCampaign>,
 }
 
+/// Up to so many distinct donors of one campaign are counted exactly; to know
+/// each donor of every campaign would take gigabytes on a giving day.
+pub const CAMPAIGN_DONORS_MAX: usize = 256;
+
 /// What one campaign must add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +45,9 @@ pub struct ExpectedCampaign {
     pub gifts: u64,
     /// Counted flowers.
     pub flowers: i128,
+    /// Distinct donors, exact; `None` (`null`, or left out) if they are more than
+    /// [`CAMPAIGN_DONORS_MAX`], or not known.
+    pub donors: Option<u64>,
     /// Money by currency.
     pub money: BTreeMap<Currency, MoneyTotal>,
     /// The earliest counted `at`, milliseconds since the epoch.

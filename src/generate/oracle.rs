@@ -170,6 +170,7 @@ impl Oracle {
             events: sums.events,
             gifts: sums.gifts,
             flowers: sums.flowers.into(),
+            donors: None,
             money,
             first_at_ms: sums.first_at,
             last_at_ms: sums.last_at,
