@@ -63,11 +63,17 @@ impl Kafka {
     }
 
     fn write_cut(&self, cut: &CutRecord) {
-        self.write(
-            "cuts",
-            &cut.id().cut.to_string(),
-            &serde_json::to_vec(cut).unwrap(),
-        );
+        self.write_cuts(std::slice::from_ref(cut));
+    }
+
+    fn write_cuts(&self, cuts: &[CutRecord]) {
+        for cut in cuts {
+            self.write(
+                "cuts",
+                &cut.id().cut.to_string(),
+                &serde_json::to_vec(cut).unwrap(),
+            );
+        }
         self.producer.flush(DEADLINE).unwrap();
     }
 
@@ -163,6 +169,7 @@ fn expected(totals: &[CampaignTotal]) -> Expected {
         events: total.version,
         gifts: total.gifts,
         flowers: 0,
+        donors: Some(total.donors),
         money: total.money.clone(),
         first_at_ms: FIRST_MS,
         last_at_ms: FIRST_MS + 1_000,
@@ -351,6 +358,32 @@ fn what_kafkas_client_quotes_of_a_secret_is_not_shown() {
 }
 
 #[test]
+fn cuts_are_read_from_the_end() {
+    let kafka = Kafka::with_topics();
+    let totals = [total("a", 1, 100)];
+    kafka.write_totals(&totals);
+    // Never read: it lies before what it takes.
+    kafka.write("cuts", "x", b"not ours");
+    let both = |cut| [CutRecord::Open(open(cut)), complete(cut, &totals)];
+    kafka.write_cuts(&(1..=200).flat_map(both).collect::<Vec<_>>());
+    let (code, out, err) = kafka.totals(&[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("Cut 200, complete · "), "{out}");
+
+    // Without a complete one near the end it goes on, back to the beginning.
+    let abandoned = |cut| CutRecord::Abandoned(open(cut));
+    kafka.write_cuts(&(201..=500).map(abandoned).collect::<Vec<_>>());
+    let (code, out, err) = kafka.totals(&[]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("Cut 500, abandoned"), "{out}");
+    assert!(out.contains(" · sums of cut 200 · "), "{out}");
+    assert!(
+        err.contains("1 records are not what tally99 writes"),
+        "{err}"
+    );
+}
+
+#[test]
 fn records_of_others_are_left_out_and_told() {
     let (kafka, _) = published();
     kafka.write("campaign-totals", "x", b"not ours");
@@ -400,10 +433,17 @@ fn follow_prints_each_new_cut_and_ends_on_ctrl_c() {
         let line = printed.lines().last().unwrap();
         assert!(line.starts_with(&format!("cut {cut} · ")), "{printed}");
     }
+    // What cannot be read later is told with the next cut.
+    kafka.write("campaign-totals", "x", b"not ours");
+    kafka.producer.flush(DEADLINE).unwrap();
+    kafka.write_cut(&complete(11, &totals));
+    follow.wait_for_output(DEADLINE, "1 records are not what tally99 writes");
+    // And that nothing comes any more, once.
+    follow.wait_for_output(DEADLINE, "No newer cut for over 10 s");
     follow.signal(Signal::INT);
     let finished = follow.wait(DEADLINE);
     assert_eq!(finished.code(), 0, "{finished}");
-    assert_eq!(finished.stdout.lines().count(), 4, "{finished}");
+    assert_eq!(finished.stdout.lines().count(), 5, "{finished}");
 }
 
 /// On a real broker, which goes away in the middle.
