@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -139,14 +139,15 @@ fn a_reader_that_leaves_does_not_end_it_before_the_check() {
 }
 
 /// A command on a terminal of its own. Dropped, it is killed.
-struct OnTerminal {
+pub struct OnTerminal {
     child: Child,
     terminal: File,
     shown: Arc<Mutex<String>>,
 }
 
 impl OnTerminal {
-    fn start(command: &mut Command) -> OnTerminal {
+    /// On a terminal of 110 columns and 30 lines.
+    pub fn start(command: &mut Command) -> OnTerminal {
         OnTerminal::start_reading(command, None)
     }
 
@@ -201,8 +202,9 @@ impl OnTerminal {
         self.shown.lock().expect("nobody panicked").contains(text)
     }
 
+    /// Waits until it has shown this.
     #[track_caller]
-    fn wait_for(&self, text: &str) {
+    pub fn wait_for(&self, text: &str) {
         wait_until(DEADLINE, &format!("the terminal shows {text:?}"), || {
             self.shows(text)
         });
@@ -220,7 +222,13 @@ impl OnTerminal {
         modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
-    fn wait(&mut self) -> Option<i32> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our own child");
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;
         wait_until(DEADLINE, "it ends", || {
             let status = self.child.try_wait().expect("our own child");

@@ -14,6 +14,7 @@ use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
 use tally99::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
+use crate::demo::OnTerminal;
 use crate::process::{self, Running, tally99};
 
 /// More than any of these tests needs on a busy machine.
@@ -444,6 +445,19 @@ fn follow_prints_each_new_cut_and_ends_on_ctrl_c() {
     let finished = follow.wait(DEADLINE);
     assert_eq!(finished.code(), 0, "{finished}");
     assert_eq!(finished.stdout.lines().count(), 5, "{finished}");
+}
+
+#[test]
+fn follow_on_a_terminal_says_when_nothing_comes_any_more() {
+    let (kafka, _) = published();
+    let servers = kafka.cluster.bootstrap_servers();
+    let args = ["totals", "--follow", "--bootstrap-servers", &servers];
+    let mut follow = OnTerminal::start(&mut tally99(args));
+    follow.wait_for("Cut 7, complete");
+    follow.wait_for(" of 201 campaigns, by net in CNY.");
+    follow.wait_for("No newer cut for over 10 s");
+    follow.signal(Signal::INT);
+    assert_eq!(follow.wait(), Some(0));
 }
 
 /// On a real broker, which goes away in the middle.
