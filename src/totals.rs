@@ -195,7 +195,9 @@ pub fn run(
         return Ok(Verdict::Fine);
     }
     loop {
-        match follow.next(&mut seen)? {
+        let next = follow.next(&mut seen)?;
+        printer.trouble = follow.trouble();
+        match next {
             Next::Cut => printer.print(&seen, out, false)?,
             Next::Nothing => printer.wait(&seen, out)?,
             Next::End => return Ok(Verdict::Fine),
@@ -235,6 +237,8 @@ struct Printer<'a> {
     left_out: u64,
     /// The cut that is said to be old.
     old: Option<u64>,
+    /// That no broker answers, if so.
+    trouble: Option<String>,
 }
 
 impl<'a> Printer<'a> {
@@ -245,6 +249,7 @@ impl<'a> Printer<'a> {
             terminal,
             left_out: 0,
             old: None,
+            trouble: None,
         }
     }
 
@@ -261,7 +266,8 @@ impl<'a> Printer<'a> {
             Format::Json => export::json(&view, seen),
             Format::Csv => export::csv(&view, first),
             Format::Table if self.redraws() => {
-                let table = table::fitted(view, seen, &self.zone, now_ms(), screen_size());
+                let (trouble, size) = (self.trouble.as_deref(), screen_size());
+                let table = table::fitted(view, seen, trouble, &self.zone, now_ms(), size);
                 // Home, and clear to the end of the screen: what was scrolled away stays.
                 format!("\x1b[H\x1b[J{table}")
             }

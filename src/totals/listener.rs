@@ -47,14 +47,26 @@ impl Listener {
         *heard = Heard::default();
     }
 
-    /// Says once that no broker answers, if so.
-    pub fn warn_if_hopeless(&self) {
+    /// That no broker answers, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.heard().trouble()
+    }
+
+    /// Says it once.
+    pub fn warn_of_trouble(&self) {
         let mut heard = self.heard();
-        if heard.hopeless && !heard.said {
+        if let Some(trouble) = heard.trouble().filter(|_| !heard.said) {
             heard.said = true;
-            let why = heard.last.as_deref().unwrap_or("no reason is known");
-            tracing::warn!("no Kafka broker answers ({why}); waiting for one");
+            tracing::warn!("{trouble}");
         }
+    }
+}
+
+impl Heard {
+    fn trouble(&self) -> Option<String> {
+        let why = self.last.as_deref().unwrap_or("no reason is known");
+        self.hopeless
+            .then(|| format!("no Kafka broker answers ({why}); waiting for one"))
     }
 }
 

@@ -165,7 +165,7 @@ impl<'a> Follow<'a> {
             self.cuts.poll(POLL, &mut |place, message| {
                 seen.cut(place, message.payload(), message.timestamp().to_millis());
             })?;
-            self.cuts.consumer.context().warn_if_hopeless();
+            self.cuts.consumer.context().warn_of_trouble();
             let complete = seen.complete.as_ref().map(|cut| cut.record.id.cut);
             let caught_up = complete != self.shown
                 && self.totals.find_ends().is_ok()
@@ -183,6 +183,11 @@ impl<'a> Follow<'a> {
             }
         }
         Ok(Next::End)
+    }
+
+    /// That no broker answers, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.cuts.consumer.context().trouble()
     }
 
     fn read_totals_to_end(&mut self, seen: &mut Seen, stall: Duration) -> Result<(), LogError> {

@@ -47,10 +47,12 @@ pub(super) fn table(view: &View<'_>, seen: &Seen, zone: &TimeZone, now_ms: i64) 
 }
 
 /// The same on a screen of so many columns and lines, without anything that
-/// would make it scroll, and with what is said to whoever follows.
+/// would make it scroll, and with what is said to whoever follows: log lines
+/// would be drawn over.
 pub(super) fn fitted(
     mut view: View<'_>,
     seen: &Seen,
+    trouble: Option<&str>,
     zone: &TimeZone,
     now_ms: i64,
     (columns, lines): (usize, usize),
@@ -63,6 +65,7 @@ pub(super) fn fitted(
     if is_old(seen, now_ms) {
         head.push(OLD.into());
     }
+    head.extend(trouble.map(harmless));
     head.extend(seen.left_out().as_deref().map(harmless));
     let head = wrap(head);
     let foot_of = |view: &View<'_>| wrap(foot(view, MISSING_SHOWN));
@@ -471,7 +474,14 @@ Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
         for by in ["net", "gifts", "donors", "flowers"] {
             let args = args(&format!("--by={by} {names}{missing}"));
             for size in [(80, 24), (132, 50), (60, 24), (40, 26)] {
-                let text = fitted(View::of(&seen, &args), &seen, &shanghai(), 36_000, size);
+                let text = fitted(
+                    View::of(&seen, &args),
+                    &seen,
+                    None,
+                    &shanghai(),
+                    36_000,
+                    size,
+                );
                 assert!(text.lines().count() < size.1, "{size:?}\n{text}");
                 let widest = text.lines().map(width).max().unwrap();
                 assert!(widest <= size.0, "{size:?}: {widest}\n{text}");
@@ -488,9 +498,23 @@ Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
             }
         }
         let args = args("");
-        let text = fitted(View::of(&seen, &args), &seen, &shanghai(), 36_000, (30, 10));
+        let text = fitted(
+            View::of(&seen, &args),
+            &seen,
+            None,
+            &shanghai(),
+            36_000,
+            (30, 10),
+        );
         assert!(text.lines().count() == 9 && text.starts_with("Cut 1,204,000"));
-        let text = fitted(View::of(&seen, &args), &seen, &shanghai(), 36_000, (80, 24));
+        let text = fitted(
+            View::of(&seen, &args),
+            &seen,
+            None,
+            &shanghai(),
+            36_000,
+            (80, 24),
+        );
         assert!(
             text.contains("\n 1  免费午餐免费午餐免费午…   58,160,000  ¥3,300,000,000.00"),
             "{text}"
@@ -505,7 +529,16 @@ Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
     fn what_stands_still_is_said_to_be_old() {
         let seen = Seen::with(&[total("a", 1, 1)], &[CutRecord::Complete(complete(7))]);
         let args = args("--follow");
-        let at = |now_ms| fitted(View::of(&seen, &args), &seen, &shanghai(), now_ms, (80, 24));
+        let at = |now_ms| {
+            fitted(
+                View::of(&seen, &args),
+                &seen,
+                None,
+                &shanghai(),
+                now_ms,
+                (80, 24),
+            )
+        };
         assert!(at(11_000).contains("published 10 s ago") && !at(11_000).contains(OLD));
         assert!(at(12_000).contains("published 11 s ago"));
         assert!(
@@ -517,11 +550,20 @@ Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
     }
 
     #[test]
-    fn what_is_left_out_is_told_on_a_screen_too() {
+    fn what_is_wrong_is_told_on_a_screen_too() {
         let mut seen = Seen::with(&[total("a", 1, 1)], &[CutRecord::Complete(complete(7))]);
         seen.total(HERE, Some(b"x"), Some(b"not ours"));
         let args = args("--follow");
-        let text = fitted(View::of(&seen, &args), &seen, &shanghai(), 1_000, (200, 24));
+        let trouble = Some("no Kafka broker answers");
+        let text = fitted(
+            View::of(&seen, &args),
+            &seen,
+            trouble,
+            &shanghai(),
+            1_000,
+            (200, 24),
+        );
+        assert!(text.contains("\nno Kafka broker answers\n"), "{text}");
         assert!(
             text.contains("\n1 records are not what tally99 writes"),
             "{text}"
