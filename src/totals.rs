@@ -8,6 +8,7 @@ mod compare;
 mod export;
 mod listener;
 mod log;
+mod screen;
 mod seen;
 mod table;
 pub(crate) mod text;
@@ -267,7 +268,7 @@ impl<'a> Printer<'a> {
             Format::Csv => export::csv(&view, first),
             Format::Table if self.redraws() => {
                 let (trouble, size) = (self.trouble.as_deref(), screen_size());
-                let table = table::fitted(view, seen, trouble, &self.zone, now_ms(), size);
+                let table = screen::fitted(view, seen, trouble, &self.zone, now_ms(), size);
                 // Home, and clear to the end of the screen: what was scrolled away stays.
                 format!("\x1b[H\x1b[J{table}")
             }
@@ -288,9 +289,9 @@ impl<'a> Printer<'a> {
             return self.print(seen, out, false);
         }
         let cut = seen.newest.as_ref().map(|cut| cut.record.id().cut);
-        if table::is_old(seen, now_ms()) && self.old != cut {
+        if screen::is_old(seen, now_ms()) && self.old != cut {
             self.old = cut;
-            tracing::warn!("{}", table::OLD);
+            tracing::warn!("{}", screen::OLD);
         }
         Ok(())
     }

@@ -230,6 +230,9 @@ mod tests {
             "{why}"
         );
         assert!(check("client.rack", "a\0b").is_err());
+        // It would be overwritten.
+        let (why, _) = check("log_level", "7").unwrap_err();
+        assert!(why.contains("RUST_LOG"), "{why}");
     }
 
     #[test]

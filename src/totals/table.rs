@@ -7,80 +7,23 @@ use jiff::tz::TimeZone;
 
 use super::By;
 use super::seen::Seen;
-use super::text::{Column, ago, columns, harmless, shortened, wrapped};
+use super::text::{Column, ago, columns, harmless};
 use super::view::View;
 use crate::money::{Currency, MoneyTotal, group_thousands, grouped};
 use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord};
 
-/// A cut that was written longer ago than this is old for whoever follows: a
-/// new one comes every publish interval, half a second.
-const OLD_MS: i64 = 10_000;
-
-/// What is said of an old cut.
-pub(super) const OLD: &str =
-    "No newer cut for over 10 s: no events come in, or `tally99 run` has stopped.";
-
 /// The title of the names' column.
-const NAME: &str = "campaign";
-
-/// How many columns of a name are kept before a column of figures goes.
-const NAME_COLUMNS: usize = 20;
-
-/// How many campaigns without a total are named on a screen.
-const MISSING_SHOWN: usize = 3;
-
-/// Whether the newest cut is old.
-pub(super) fn is_old(seen: &Seen, now_ms: i64) -> bool {
-    let written = seen.newest.as_ref().and_then(|cut| cut.written_ms);
-    written.is_some_and(|written| now_ms.saturating_sub(written) > OLD_MS)
-}
+pub(super) const NAME: &str = "campaign";
 
 /// The whole table, with the cut above and what was left out below. Times are
 /// those of `zone`.
 pub(super) fn table(view: &View<'_>, seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
-    let head = head(seen, zone, now_ms);
-    joined(
-        &head,
-        &campaign_columns(view),
-        &foot(view, view.missing.len()),
-    )
+    let foot = foot(view, view.missing.len());
+    joined(&head(seen, zone, now_ms), &campaign_columns(view), &foot)
 }
 
-/// The same on a screen of so many columns and lines, without anything that
-/// would make it scroll, and with what is said to whoever follows: log lines
-/// would be drawn over.
-pub(super) fn fitted(
-    mut view: View<'_>,
-    seen: &Seen,
-    trouble: Option<&str>,
-    zone: &TimeZone,
-    now_ms: i64,
-    (columns, lines): (usize, usize),
-) -> String {
-    let wrap = |lines: Vec<String>| -> Vec<String> {
-        let wrapped = lines.iter().flat_map(|line| wrapped(line, columns));
-        wrapped.collect()
-    };
-    let mut head = head(seen, zone, now_ms);
-    if is_old(seen, now_ms) {
-        head.push(OLD.into());
-    }
-    head.extend(trouble.map(harmless));
-    head.extend(seen.left_out().as_deref().map(harmless));
-    let head = wrap(head);
-    let foot_of = |view: &View<'_>| wrap(foot(view, MISSING_SHOWN));
-    // Two blank lines, the titles, and the line that the cursor stays on.
-    let around = head.len() + foot_of(&view).len() + 4;
-    view.rows.truncate(lines.saturating_sub(around).max(1));
-    let mut cells = campaign_columns(&view);
-    fit(&mut cells, view.by, columns);
-    let text = joined(&head, &cells, &foot_of(&view));
-    // A screen that is too small for all this loses the end of it.
-    let shown = text.split_inclusive('\n').take(lines.saturating_sub(1));
-    shown.collect()
-}
-
-fn joined(head: &[String], cells: &[Column], foot: &[String]) -> String {
+/// The whole of it, line by line.
+pub(super) fn joined(head: &[String], cells: &[Column], foot: &[String]) -> String {
     let mut out = head.join("\n");
     out.push_str("\n\n");
     if cells.iter().any(|column| !column.cells.is_empty()) {
@@ -92,7 +35,8 @@ fn joined(head: &[String], cells: &[Column], foot: &[String]) -> String {
     out
 }
 
-fn head(seen: &Seen, zone: &TimeZone, now_ms: i64) -> Vec<String> {
+/// What stands above the campaigns: the cut and its sums.
+pub(super) fn head(seen: &Seen, zone: &TimeZone, now_ms: i64) -> Vec<String> {
     let mut lines = vec![cut_line(seen, zone, now_ms)];
     if let Some(complete) = &seen.complete {
         lines.extend([sums(&complete.record), records(&complete.record)]);
@@ -100,7 +44,8 @@ fn head(seen: &Seen, zone: &TimeZone, now_ms: i64) -> Vec<String> {
     lines
 }
 
-fn foot(view: &View<'_>, named: usize) -> Vec<String> {
+/// What stands below them, with the names of as many campaigns that have no total.
+pub(super) fn foot(view: &View<'_>, named: usize) -> Vec<String> {
     let mut lines = Vec::new();
     if !view.rows.is_empty() {
         lines.push(footer(view));
@@ -114,40 +59,6 @@ fn foot(view: &View<'_>, named: usize) -> Vec<String> {
         lines.push(format!("No total for {} more.", grouped(left as u64)));
     }
     lines
-}
-
-/// Leaves out the least telling columns, but not the one that the order goes by,
-/// and shortens names, until the lines fit.
-fn fit(cells: &mut Vec<Column>, by: By, columns: usize) {
-    const LEAST_TELLING: &[&str] = &[
-        "net in others",
-        "matched",
-        "refunded",
-        "flowers",
-        "gifts",
-        "≈ donors",
-        "net ",
-    ];
-    let kept = leading(by);
-    let all_but_names = |cells: &[Column]| -> usize {
-        let others = cells.iter().filter(|column| column.title != NAME);
-        others.map(|column| column.width() + 2).sum()
-    };
-    for title in LEAST_TELLING {
-        let names = cells.iter().find(|column| column.title == NAME);
-        let names = names.map_or(0, |column| column.width().min(NAME_COLUMNS));
-        if all_but_names(cells) + names <= columns {
-            break;
-        }
-        let is_lead = |column: &Column| column.title.starts_with(kept) && *title == kept;
-        cells.retain(|column| !column.title.starts_with(title) || is_lead(column));
-    }
-    let room = columns.saturating_sub(all_but_names(cells));
-    for column in cells.iter_mut().filter(|column| column.title == NAME) {
-        for name in &mut column.cells {
-            *name = shortened(name, room);
-        }
-    }
 }
 
 /// One cut in one line, for output that scrolls.
@@ -243,7 +154,7 @@ fn footer(view: &View<'_>) -> String {
     format!("{shown} of {of} campaigns, by {by}.")
 }
 
-fn campaign_columns(view: &View<'_>) -> Vec<Column> {
+pub(super) fn campaign_columns(view: &View<'_>) -> Vec<Column> {
     let rows = &view.rows;
     let column = |title: &str, right: bool, cells: Vec<String>| Column {
         title: title.into(),
@@ -311,7 +222,7 @@ fn leading_column(view: &View<'_>) -> Option<Column> {
 }
 
 /// What its title begins with.
-fn leading(by: By) -> &'static str {
+pub(super) fn leading(by: By) -> &'static str {
     match by {
         By::Net => "net ",
         By::Gifts => "gifts",
@@ -340,17 +251,16 @@ fn local(at: &str, zone: &TimeZone) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jiff::tz::TimeZoneDatabase;
 
-    use super::super::seen::tests::{HERE, cny, complete, open, total};
-    use super::super::text::width;
+    use super::super::seen::tests::{cny, complete, open, total};
     use super::super::view::tests::args;
     use super::*;
 
-    fn shanghai() -> TimeZone {
+    pub fn shanghai() -> TimeZone {
         TimeZoneDatabase::bundled().get("Asia/Shanghai").unwrap()
     }
 
@@ -445,127 +355,6 @@ Cut 1, complete · published 35 s ago · as of 2022-09-09 10:00:00 +08:00
         let text = printed(&seen, "--currency JPY");
         assert!(
             text.contains("net JPY") && text.contains("CNY ¥1.00") && text.contains('–'),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_screen_is_never_overrun() {
-        // A giving day's figures, long names in two scripts, and names that nobody has.
-        let totals: Vec<_> = (0..60)
-            .map(|i| {
-                let name = [
-                    "免费午餐".repeat(5),
-                    "Clean-water-for-all-villages-".repeat(2),
-                ];
-                let net = 330_000_000_000 - i as i128;
-                total(&format!("{}{i}", name[i % 2]), 58_160_000, net)
-            })
-            .collect();
-        let mut cut = complete(1_204_000);
-        (cut.gifts, cut.events, cut.donors) = (58_160_000, 99_000_000, 101_000_000);
-        let mut seen = Seen::with(&totals, &[CutRecord::Complete(cut)]);
-        seen.total(HERE, Some(b"x"), Some(b"not ours"));
-        let names: String = totals
-            .iter()
-            .map(|t| format!("--campaign={} ", t.campaign))
-            .collect();
-        let missing: String = (0..30).map(|i| format!("--campaign=nobody{i} ")).collect();
-        for by in ["net", "gifts", "donors", "flowers"] {
-            let args = args(&format!("--by={by} {names}{missing}"));
-            for size in [(80, 24), (132, 50), (60, 24), (40, 26)] {
-                let text = fitted(
-                    View::of(&seen, &args),
-                    &seen,
-                    None,
-                    &shanghai(),
-                    36_000,
-                    size,
-                );
-                assert!(text.lines().count() < size.1, "{size:?}\n{text}");
-                let widest = text.lines().map(width).max().unwrap();
-                assert!(widest <= size.0, "{size:?}: {widest}\n{text}");
-                assert!(
-                    text.lines()
-                        .any(|line| line.trim_start().starts_with("1  "))
-                );
-                assert!(text.contains("No total for 27 more."), "{text}");
-                let lead = leading(by_of(by));
-                assert!(
-                    text.lines()
-                        .any(|line| line.contains("campaign ") && line.contains(lead))
-                );
-            }
-        }
-        let args = args("");
-        let text = fitted(
-            View::of(&seen, &args),
-            &seen,
-            None,
-            &shanghai(),
-            36_000,
-            (30, 10),
-        );
-        assert!(text.lines().count() == 9 && text.starts_with("Cut 1,204,000"));
-        let text = fitted(
-            View::of(&seen, &args),
-            &seen,
-            None,
-            &shanghai(),
-            36_000,
-            (80, 24),
-        );
-        assert!(
-            text.contains("\n 1  免费午餐免费午餐免费午…   58,160,000  ¥3,300,000,000.00"),
-            "{text}"
-        );
-    }
-
-    fn by_of(by: &str) -> By {
-        clap::ValueEnum::from_str(by, false).unwrap()
-    }
-
-    #[test]
-    fn what_stands_still_is_said_to_be_old() {
-        let seen = Seen::with(&[total("a", 1, 1)], &[CutRecord::Complete(complete(7))]);
-        let args = args("--follow");
-        let at = |now_ms| {
-            fitted(
-                View::of(&seen, &args),
-                &seen,
-                None,
-                &shanghai(),
-                now_ms,
-                (80, 24),
-            )
-        };
-        assert!(at(11_000).contains("published 10 s ago") && !at(11_000).contains(OLD));
-        assert!(at(12_000).contains("published 11 s ago"));
-        assert!(
-            at(12_000).replace('\n', " ").contains(OLD),
-            "{}",
-            at(12_000)
-        );
-        assert!(!is_old(&Seen::default(), 12_000));
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_on_a_screen_too() {
-        let mut seen = Seen::with(&[total("a", 1, 1)], &[CutRecord::Complete(complete(7))]);
-        seen.total(HERE, Some(b"x"), Some(b"not ours"));
-        let args = args("--follow");
-        let trouble = Some("no Kafka broker answers");
-        let text = fitted(
-            View::of(&seen, &args),
-            &seen,
-            trouble,
-            &shanghai(),
-            1_000,
-            (200, 24),
-        );
-        assert!(text.contains("\nno Kafka broker answers\n"), "{text}");
-        assert!(
-            text.contains("\n1 records are not what tally99 writes"),
             "{text}"
         );
     }
