@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, ConfigError, Loaded};
+use crate::config::{self, ConfigError, Loaded, RawProperty};
 use crate::demo::DemoArgs;
 use crate::generate::GenerateArgs;
 use crate::totals::TotalsArgs;
@@ -177,7 +177,7 @@ pub struct SettingsArgs {
     /// can see what is typed here: give a password as a variable, such as
     /// TALLY99_KAFKA_PROPERTIES_SASL_PASSWORD
     #[arg(long = "kafka-property", value_name = "NAME=VALUE")]
-    pub kafka_properties: Vec<String>,
+    pub kafka_properties: Vec<RawProperty>,
 }
 
 impl SettingsArgs {
@@ -234,22 +234,31 @@ Examples:
   tally99 run --topic donations --until-end";
 
 impl RunArgs {
+    /// The flags as the configuration takes them.
+    pub fn flags(&self) -> config::Flags {
+        let mut flags = self.settings.flags();
+        if self.wait_for_topic {
+            flags.settings.insert("run.wait_for_topic", "true".into());
+        }
+        flags
+    }
+
     /// Reads the file, this process's environment and these flags.
     ///
     /// # Errors
     ///
     /// Everything that is wrong in any of them.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut flags = self.settings.flags();
-        if self.wait_for_topic {
-            flags.settings.insert("run.wait_for_topic", "true".into());
-        }
-        config::load(self.settings.config.as_deref(), std::env::vars_os(), &flags)
+        let file = self.settings.config.as_deref();
+        config::load(file, std::env::vars_os(), &self.flags())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -274,7 +283,8 @@ mod tests {
                     --wait-for-topic --until-end";
         let args = Run::parse_from(line.split_whitespace()).args;
         assert!(args.until_end);
-        let config = args.load().unwrap().config;
+        // Not of the environment, which may have settings of its own.
+        let config = config::load(None, [], &args.flags()).unwrap().config;
         assert_eq!(config.kafka.bootstrap_servers, "b:1");
         assert_eq!(config.kafka.group, "g");
         assert_eq!(config.kafka.properties["client.rack"], "x");
@@ -289,5 +299,99 @@ mod tests {
         assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
         assert_eq!(config.run.workers, 3);
         assert!(config.run.wait_for_topic);
+    }
+    #[test]
+    fn no_secret_is_printed_by_debug() {
+        for property in [
+            "sasl.password=hunter2",
+            "hunter2",
+            "sasl.oauthbearer.config=k=hunter2",
+        ] {
+            let cli = Cli::parse_from(["tally99", "run", "--kafka-property", property]);
+            let Command::Run(args) = &cli.command else {
+                unreachable!()
+            };
+            for text in [format!("{cli:?}"), format!("{:?}", args.flags())] {
+                assert!(text.contains("***") && !text.contains("hunter2"), "{text}");
+            }
+        }
+    }
+    /// The words of a line of a shell that runs tally99, without what is around
+    /// it: variables before, a comment, a pipe or a file behind.
+    fn command(line: &str) -> Option<Vec<String>> {
+        let mut words = Vec::new();
+        for (i, part) in line.trim().split('\'').enumerate() {
+            if i % 2 == 1 {
+                words.push(part.to_string()); // Quoted, blanks and all.
+            } else {
+                words.extend(part.split_whitespace().map(String::from));
+            }
+        }
+        let is_variable = |word: &String| word.contains('=') && !word.starts_with('-');
+        let begin = words.iter().position(|word| !is_variable(word))?;
+        let ends =
+            |word: &String| matches!(word.as_str(), "#" | "|" | ">" | "2>" | "&&" | "&" | "\\");
+        let words = words.into_iter().skip(begin);
+        let words: Vec<String> = words.take_while(|word| !ends(word)).collect();
+        (words.first()? == "tally99").then_some(words)
+    }
+
+    /// What stands between the fences of a Markdown file.
+    fn code_blocks(text: &str) -> String {
+        let blocks: Vec<&str> = text.split("\n```").skip(1).step_by(2).collect();
+        blocks.join("\n")
+    }
+
+    fn help_of(command: &clap::Command, out: &mut String) {
+        if let Some(help) = command.get_after_help() {
+            out.push_str(&format!("{help}\n"));
+        }
+        for command in command.get_subcommands() {
+            help_of(command, out);
+        }
+    }
+
+    #[test]
+    fn every_command_that_is_shown_to_people_can_be_typed() {
+        let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        let mut text = String::new();
+        help_of(&Cli::command(), &mut text);
+        text.push_str(&code_blocks(&read(&home.join("README.md"))));
+        for entry in fs::read_dir(home.join("docs")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                text.push_str(&code_blocks(&read(&path)));
+            }
+        }
+        // `${SEED:-1}` is 1, and what does not begin with a word is Kafka's own.
+        let compose = read(&home.join("docker-compose.yml")).replace("${SEED:-1}", "1");
+        for line in compose.lines() {
+            if let Some(command) = line.trim().strip_prefix("command: ")
+                && command.starts_with(char::is_alphabetic)
+            {
+                text.push_str(&format!("\ntally99 {command}"));
+            }
+        }
+
+        let commands: Vec<_> = text.lines().filter_map(command).collect();
+        assert!(commands.len() >= 15, "only {commands:?}");
+        for name in ["run", "generate", "totals", "demo", "config"] {
+            assert!(commands.iter().any(|words| words[1] == name), "{name}");
+        }
+        for words in commands {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                assert!(!error.use_stderr(), "{words:?}: {error}"); // --help is no error.
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_is_found_in_what_is_around_it() {
+        let words = command(" A=b tally99 totals --campaign 'a b' --top 0 > x.csv").unwrap();
+        assert_eq!(words.join("|"), "tally99|totals|--campaign|a b|--top|0");
+        assert_eq!(command("tally99 run  # count").unwrap().len(), 2);
+        assert_eq!(command("docker compose up tally99"), None);
+        assert_eq!(command(""), None);
     }
 }

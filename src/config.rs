@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use build::{Loaded, load};
 pub use error::{ConfigError, Problem};
-pub use layers::Flags;
+pub use layers::{Flags, RawProperty};
 pub use properties::is_secret;
 
 /// Everything that can be set, resolved and valid.

@@ -108,7 +108,7 @@ pub fn run(
     let broker = Broker::start(&config, args.partitions).map_err(Error::Broker)?;
     config.kafka.bootstrap_servers = broker.bootstrap_servers();
 
-    let mut show = Show::open(logging, out, terminal)?;
+    let mut show = Show::open(logging, out, terminal);
     let mut demo = Demo::start(args, config, stop)?;
     let made = demo.make_events(traffic, &mut show);
     let ended = demo.end(&mut show, made.is_ok());
@@ -128,12 +128,7 @@ pub fn run(
         latency: demo.shared.in_flight().latency(),
         comparison: &comparison,
     };
-    write!(out, "{summary}")?;
-    out.flush()?;
-    Ok(match comparison.is_equal() {
-        true => Verdict::Fine,
-        false => Verdict::Differs,
-    })
+    Ok(comparison.verdict().print(out, &summary)?)
 }
 
 /// A demo under way.
@@ -365,14 +360,20 @@ async fn watch(view: Arc<TotalsView>, shared: Arc<Shared>, board: Arc<Mutex<Boar
 enum Show<'a> {
     Screen(Box<Screen>),
     Lines(Lines<'a>),
+    /// Nobody reads the lines any more; what is checked at the end still counts.
+    Nowhere,
 }
 
 impl<'a> Show<'a> {
-    fn open(logging: &Logging, out: &'a mut dyn Write, terminal: bool) -> io::Result<Show<'a>> {
+    fn open(logging: &Logging, out: &'a mut dyn Write, terminal: bool) -> Show<'a> {
         if terminal {
-            return Ok(Show::Screen(Box::new(Screen::open(logging)?)));
+            match Screen::open(logging) {
+                Ok(screen) => return Show::Screen(Box::new(screen)),
+                // One that does not control us cannot be taken over, say.
+                Err(error) => tracing::warn!("no live screen on this terminal: {error}"),
+            }
         }
-        Ok(Show::Lines(Lines::new(out)))
+        Show::Lines(Lines::new(out))
     }
 
     /// Shows the picture, if it is time, and waits a moment.
@@ -385,9 +386,12 @@ impl<'a> Show<'a> {
                 }
             }
             Show::Lines(lines) => {
-                lines.show(picture)?;
+                if lines.show(picture).is_err() {
+                    *self = Show::Nowhere;
+                }
                 std::thread::sleep(TICK);
             }
+            Show::Nowhere => std::thread::sleep(TICK),
         }
         Ok(())
     }

@@ -46,7 +46,6 @@ fn main() -> ExitCode {
         Err(Failure::Differs) => ExitCode::from(1),
         Err(Failure::Config(error)) => fail(&error, 2),
         Err(Failure::Usage(error)) => fail(error.as_ref(), 2),
-        Err(Failure::Runtime(error)) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(Failure::Runtime(error)) => fail(error.as_ref(), 3),
     }
 }
@@ -67,10 +66,11 @@ fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
         Command::Generate { generate, settings } => {
             let config = settings.load()?.config;
             let shutdown = shutdown_on_signals().map_err(runtime)?;
-            generate::run(&config, &generate, &shutdown).map_err(|error| match error.is_usage() {
+            let made = generate::run(&config, &generate, &shutdown);
+            if_read(made.map_err(|error| match error.is_usage() {
                 true => Failure::Usage(error.into()),
                 false => runtime(error),
-            })
+            }))
         }
         Command::Totals { totals, settings } => {
             let config = settings.load()?.config;
@@ -80,28 +80,25 @@ fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
                 false => Shutdown::default(),
             };
             let terminal = io::stdout().is_terminal();
-            match totals::run(&config, &totals, &shutdown, out, terminal).map_err(runtime)? {
-                Verdict::Fine => Ok(()),
-                Verdict::Differs => Err(Failure::Differs),
-            }
+            let verdict = totals::run(&config, &totals, &shutdown, out, terminal);
+            if_read(verdict.map_err(runtime).and_then(judge))
         }
         Command::Demo(args) => {
             let shutdown = shutdown_on_signals().map_err(runtime)?;
             let terminal = io::stdout().is_terminal();
             match demo::run(&args, &shutdown, logging, out, terminal) {
-                Ok(Verdict::Fine) => Ok(()),
-                Ok(Verdict::Differs) => Err(Failure::Differs),
+                Ok(verdict) => judge(verdict),
                 Err(error) if error.is_usage() => Err(Failure::Usage(error.into())),
                 Err(error) => Err(runtime(error)),
             }
         }
         Command::Config(ConfigCommand::Show(settings)) => {
             let text = settings.load()?.to_toml();
-            out.write_all(text.as_bytes()).map_err(runtime)
+            if_read(out.write_all(text.as_bytes()).map_err(runtime))
         }
         Command::Config(ConfigCommand::Check(settings)) => {
             settings.load()?;
-            writeln!(out, "configuration is valid").map_err(runtime)
+            if_read(writeln!(out, "configuration is valid").map_err(runtime))
         }
     }
 }
@@ -129,7 +126,22 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whoever read our output has seen enough (`tally99 totals | head`).
+fn judge(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Fine => Ok(()),
+        Verdict::Differs => Err(Failure::Differs),
+    }
+}
+
+/// No failure where whoever read the output has seen enough (`tally99 totals |
+/// head`). Only for what prints: a check that did not run has not passed.
+fn if_read(printed: Result<(), Failure>) -> Result<(), Failure> {
+    match printed {
+        Err(Failure::Runtime(error)) if is_broken_pipe(error.as_ref()) => Ok(()),
+        printed => printed,
+    }
+}
+
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

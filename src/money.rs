@@ -102,24 +102,43 @@ impl Currency {
     /// assert_eq!(Currency::parse("JPY").unwrap().format(1234), "¥1,234");
     /// ```
     pub fn format(self, minor_units: i128) -> String {
-        let decimals = self.decimals();
-        let scale = 10u128.pow(decimals);
-        let (whole, part) = (
-            minor_units.unsigned_abs() / scale,
-            minor_units.unsigned_abs() % scale,
-        );
-        let sign = if minor_units < 0 { "-" } else { "" };
-        let whole = group_thousands(whole);
-        let symbol = self.symbol();
-        if decimals == 0 {
-            format!("{sign}{symbol}{whole}")
-        } else {
-            format!(
-                "{sign}{symbol}{whole}.{part:0width$}",
-                width = decimals as usize
-            )
-        }
+        let (sign, whole, part) = self.split(minor_units);
+        format!("{sign}{}{}{part}", self.symbol(), group_thousands(whole))
     }
+
+    /// The amount with the currency's own decimals and nothing else, as programs
+    /// and spreadsheets read it.
+    ///
+    /// ```
+    /// use tally99::money::Currency;
+    /// let cny = Currency::parse("CNY").unwrap();
+    /// assert_eq!(cny.decimal(330_000_000_000), "3300000000.00");
+    /// assert_eq!(cny.decimal(-5), "-0.05");
+    /// assert_eq!(Currency::parse("JPY").unwrap().decimal(1234), "1234");
+    /// ```
+    pub fn decimal(self, minor_units: i128) -> String {
+        let (sign, whole, part) = self.split(minor_units);
+        format!("{sign}{whole}{part}")
+    }
+
+    /// The sign, the whole units, and the point with the decimals.
+    fn split(self, minor_units: i128) -> (&'static str, u128, String) {
+        let decimals = self.decimals();
+        let (units, scale) = (minor_units.unsigned_abs(), 10u128.pow(decimals));
+        let part = match decimals {
+            0 => String::new(),
+            _ => format!(".{:0width$}", units % scale, width = decimals as usize),
+        };
+        let sign = if minor_units < 0 { "-" } else { "" };
+        (sign, units / scale, part)
+    }
+}
+
+/// `-1234567` as `-1,234,567`.
+pub fn grouped(number: impl Into<i128>) -> String {
+    let number = number.into();
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", group_thousands(number.unsigned_abs()))
 }
 
 /// `1234567` as `1,234,567`.

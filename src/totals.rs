@@ -8,11 +8,13 @@ mod compare;
 mod export;
 mod listener;
 mod log;
+mod screen;
 mod seen;
 mod table;
 pub(crate) mod text;
 mod view;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,8 +30,8 @@ use crate::publish::records::{CampaignTotal, CompleteCut};
 use crate::shutdown::Shutdown;
 
 pub use compare::Report as Comparison;
-use log::Follow;
 pub use log::LogError;
+use log::{Follow, Next};
 use seen::{Seen, SeenCut};
 use view::View;
 
@@ -38,7 +40,8 @@ use view::View;
 pub struct TotalsArgs {
     /// How to print; amounts in JSON are whole minor units (fen, cents), in CSV
     /// they have the currency's decimals and no sign, one line for each
-    /// currency of a campaign
+    /// currency of a campaign. Text in CSV that begins with = + - @ gets a '
+    /// before it, so that no spreadsheet takes a name for a formula
     #[arg(long, value_enum, default_value = "table")]
     pub format: Format,
     /// How many campaigns to print; 0: all. Default: 20, or all that --campaign names
@@ -55,7 +58,7 @@ pub struct TotalsArgs {
     #[arg(long = "campaign", value_name = "NAME")]
     pub campaigns: Vec<String>,
     /// Go on, and print again at each new cut until Ctrl-C: a terminal is
-    /// redrawn; elsewhere a table is one line for each cut, JSON one document a
+    /// redrawn, each second too, to fit; elsewhere a table is one line for each cut, JSON one document a
     /// line, and CSV goes on under the same header
     #[arg(long)]
     pub follow: bool,
@@ -125,6 +128,16 @@ pub enum Verdict {
     Differs,
 }
 
+impl Verdict {
+    /// Prints what it rests on. A reader that has left does not change it.
+    pub(crate) fn print(self, out: &mut dyn Write, why: &dyn fmt::Display) -> io::Result<Verdict> {
+        match write!(out, "{why}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Why totals could not be printed or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -169,31 +182,34 @@ pub fn run(
     // Before Kafka is asked for anything: a wrong path should not take seconds.
     let expected = args.compare.as_deref().map(read_expected).transpose()?;
 
-    let mut seen = Seen::default();
     let mut follow = Follow::open(config, shutdown)?;
-    follow.read_to_ends(&mut seen)?;
-    seen.warn_of_unreadable();
+    let mut seen = follow.read_to_ends()?;
     if let Some(expected) = expected {
+        warn_of_left_out(&seen);
         let report = compare::compare(&expected, &seen);
-        out.write_all(report.to_string().as_bytes())?;
-        out.flush()?;
-        return Ok(if report.is_equal() {
-            Verdict::Fine
-        } else {
-            Verdict::Differs
-        });
+        return Ok(report.verdict().print(out, &report)?);
     }
 
-    let printer = Printer {
-        args,
-        zone: zone(config),
-        terminal,
-    };
+    let mut printer = Printer::new(args, zone(config), terminal);
     printer.print(&seen, out, true)?;
-    while args.follow && follow.next_cut(&mut seen)? {
-        printer.print(&seen, out, false)?;
+    if !args.follow {
+        return Ok(Verdict::Fine);
     }
-    Ok(Verdict::Fine)
+    loop {
+        let next = follow.next(&mut seen)?;
+        printer.trouble = follow.trouble();
+        match next {
+            Next::Cut => printer.print(&seen, out, false)?,
+            Next::Nothing => printer.wait(&seen, out)?,
+            Next::End => return Ok(Verdict::Fine),
+        }
+    }
+}
+
+fn warn_of_left_out(seen: &Seen) {
+    if let Some(left_out) = seen.left_out() {
+        tracing::warn!("{left_out}");
+    }
 }
 
 fn read_expected(path: &Path) -> Result<Expected, Error> {
@@ -218,38 +234,72 @@ struct Printer<'a> {
     args: &'a TotalsArgs,
     zone: TimeZone,
     terminal: bool,
+    /// How many records are said to be left out.
+    left_out: u64,
+    /// The cut that is said to be old.
+    old: Option<u64>,
+    /// That no broker answers, if so.
+    trouble: Option<String>,
 }
 
-impl Printer<'_> {
-    fn print(&self, seen: &Seen, out: &mut dyn Write, first: bool) -> io::Result<()> {
+impl<'a> Printer<'a> {
+    fn new(args: &'a TotalsArgs, zone: TimeZone, terminal: bool) -> Printer<'a> {
+        Printer {
+            args,
+            zone,
+            terminal,
+            left_out: 0,
+            old: None,
+            trouble: None,
+        }
+    }
+
+    /// Whether the terminal is drawn over. Log lines would not be seen there.
+    fn redraws(&self) -> bool {
+        self.args.follow && self.terminal && self.args.format == Format::Table
+    }
+
+    fn print(&mut self, seen: &Seen, out: &mut dyn Write, first: bool) -> io::Result<()> {
         let args = self.args;
-        let redraw = args.follow && self.terminal && args.format == Format::Table;
-        let mut view = View::of(seen, args);
+        let view = View::of(seen, args);
         let text = match args.format {
             Format::Json if args.follow => export::json_line(&view, seen),
             Format::Json => export::json(&view, seen),
             Format::Csv => export::csv(&view, first),
-            Format::Table if args.follow && !redraw => table::line(&view, seen, &self.zone),
-            Format::Table => {
-                if redraw {
-                    view.rows.truncate(rows_that_fit());
-                }
-                table::table(&view, seen, &self.zone, now_ms())
+            Format::Table if self.redraws() => {
+                let (trouble, size) = (self.trouble.as_deref(), screen_size());
+                let table = screen::fitted(view, seen, trouble, &self.zone, now_ms(), size);
+                // Home, and clear to the end of the screen: what was scrolled away stays.
+                format!("\x1b[H\x1b[J{table}")
             }
+            Format::Table if args.follow => table::line(&view, seen, &self.zone),
+            Format::Table => table::table(&view, seen, &self.zone, now_ms()),
         };
-        if redraw {
-            // Home, and clear to the end of the screen: what was scrolled away stays.
-            out.write_all(b"\x1b[H\x1b[J")?;
+        if !self.redraws() && seen.unreadable > self.left_out {
+            self.left_out = seen.unreadable;
+            warn_of_left_out(seen);
         }
         out.write_all(text.as_bytes())?;
         out.flush()
     }
+
+    /// What whoever follows sees while there is no newer cut.
+    fn wait(&mut self, seen: &Seen, out: &mut dyn Write) -> io::Result<()> {
+        if self.redraws() {
+            return self.print(seen, out, false);
+        }
+        let cut = seen.newest.as_ref().map(|cut| cut.record.id().cut);
+        if screen::is_old(seen, now_ms()) && self.old != cut {
+            self.old = cut;
+            tracing::warn!("{}", screen::OLD);
+        }
+        Ok(())
+    }
 }
 
-/// How many rows of the table a terminal has room for.
-fn rows_that_fit() -> usize {
-    let height = ratatui::crossterm::terminal::size().map_or(24, |(_, rows)| usize::from(rows));
-    height.saturating_sub(table::LINES_AROUND).max(1)
+/// Columns and lines of the terminal.
+fn screen_size() -> (usize, usize) {
+    ratatui::crossterm::terminal::size().map_or((80, 24), |(c, r)| (c.into(), r.into()))
 }
 
 fn now_ms() -> i64 {
@@ -261,7 +311,7 @@ fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::seen::tests::{complete, total};
+    use super::seen::tests::{HERE, complete, total};
     use super::view::tests::args;
     use super::*;
     use crate::publish::records::CutRecord;
@@ -270,11 +320,7 @@ mod tests {
         let totals: Vec<_> = (0..100).map(|i| total(&format!("c{i}"), 1, i)).collect();
         let seen = Seen::with(&totals, &[CutRecord::Complete(complete(1))]);
         let args = args(line);
-        let printer = Printer {
-            args: &args,
-            zone: TimeZone::UTC,
-            terminal,
-        };
+        let mut printer = Printer::new(&args, TimeZone::UTC, terminal);
         [true, false].map(|first| {
             let mut out = Vec::new();
             printer.print(&seen, &mut out, first).unwrap();
@@ -290,10 +336,43 @@ mod tests {
             first.starts_with("\x1b[H\x1b[JCut 1, complete"),
             "{first:?}"
         );
-        assert!(first.lines().count() < rows_that_fit() + table::LINES_AROUND);
+        assert!(first.lines().count() < screen_size().1);
         // Once, it is a plain table, however long.
         let [plain, _] = print_twice("--top 0", true);
         assert!(!plain.contains('\x1b') && plain.lines().count() > 100);
+    }
+
+    #[test]
+    fn a_reader_that_has_left_does_not_change_the_verdict() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for verdict in [Verdict::Fine, Verdict::Differs] {
+            let told = verdict.print(&mut Broken(io::ErrorKind::BrokenPipe), &"why");
+            assert_eq!(told.unwrap(), verdict);
+            let full = verdict.print(&mut Broken(io::ErrorKind::StorageFull), &"why");
+            assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_later_are_told_too() {
+        let mut seen = Seen::with(&[], &[CutRecord::Complete(complete(1))]);
+        let args = args("--follow");
+        let mut printer = Printer::new(&args, TimeZone::UTC, false);
+        let mut told = Vec::new();
+        for value in [&b"?"[..], b"?"] {
+            seen.total(HERE, Some(b"x"), Some(value));
+            printer.print(&seen, &mut Vec::new(), false).unwrap();
+            told.push(printer.left_out);
+        }
+        assert_eq!(told, [1, 2]);
     }
 
     #[test]

@@ -6,13 +6,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use figment::Figment;
-use figment::value::{Dict, Value};
-use serde::Deserialize;
-
 use super::error::{ConfigError, Problem};
-use super::layers::{Entry, Flags, Layer};
-use super::settings::{PROPERTIES, SETTINGS, Setting};
+use super::kind::Value;
+use super::layers::{Flags, Layer, Sourced};
+use super::settings::{PROPERTIES, SETTINGS, Setting, by_key};
 use super::{Config, CountingConfig, KafkaConfig, RunConfig, TopicsConfig, properties};
 
 /// A valid configuration, and where each value comes from.
@@ -48,108 +45,61 @@ pub fn load(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     flags: &Flags,
 ) -> Result<Loaded, ConfigError> {
-    let mut figment = Figment::new();
-    for setting in SETTINGS {
-        figment = figment.merge(Entry::new(
-            setting.key,
-            setting.kind.read(setting.default),
-            "default",
-        ));
-    }
-    let mut problems = Vec::new();
-    let layers = [
-        file.map(Layer::of_file).unwrap_or_default(),
-        Layer::of_environment(variables),
-        Layer::of_flags(flags),
-    ];
-    for layer in layers {
-        problems.extend(layer.problems);
-        for entry in layer.entries {
-            figment = figment.merge(entry);
-        }
-    }
+    let layers = Layer::of_defaults()
+        .under(file.map(Layer::of_file).unwrap_or_default())
+        .under(Layer::of_environment(variables))
+        .under(Layer::of_flags(flags));
+    let values = Values(&layers.settings);
+    let mut problems = layers.problems;
 
     let settings: Vec<Shown> = SETTINGS
         .iter()
-        .map(|setting| checked(&figment, setting, &mut problems))
+        .map(|setting| checked(values.of(setting.key), setting, &mut problems))
         .collect();
-    let (properties, shown) = checked_properties(&figment, &mut problems);
+    let before = problems.len();
+    let (properties, shown) = checked_properties(layers.properties, &mut problems);
+    if problems.len() == before && !properties.is_empty() {
+        go_together(&properties, &values, &shown, &mut problems);
+    }
     topics_differ(&settings, &mut problems);
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
 
-    let raw: Raw = figment.extract().map_err(|error| ConfigError {
-        // The table and `Raw` disagree; a test holds that they do not.
-        problems: vec![Problem {
-            key: error.path.join("."),
-            value: None,
-            source: "tally99".into(),
-            reason: error.kind.to_string(),
-        }],
-    })?;
-    if !properties.is_empty() {
-        properties::check_together(&properties, raw.kafka.session_timeout_ms).map_err(
-            |reason| {
-                let key = PROPERTIES.to_string();
-                let source = sources(&shown);
-                ConfigError {
-                    problems: vec![Problem {
-                        key,
-                        value: None,
-                        source,
-                        reason,
-                    }],
-                }
-            },
-        )?;
-    }
     Ok(Loaded {
-        config: raw.resolve(properties),
+        config: resolve(&values, properties),
         settings,
         properties: shown,
     })
 }
 
-fn checked(figment: &Figment, setting: &Setting, problems: &mut Vec<Problem>) -> Shown {
-    let value = figment
-        .find_value(setting.key)
-        .unwrap_or_else(|_| Value::from(Dict::new()));
-    let shown = Shown {
-        key: setting.key.into(),
-        source: source(figment, &value),
-        value,
-    };
-    if let Err(reason) = setting.kind.check(&shown.value) {
+fn checked(found: &Sourced, setting: &Setting, problems: &mut Vec<Problem>) -> Shown {
+    let Sourced { value, source } = found.clone();
+    let key = setting.key.to_string();
+    if let Err(reason) = setting.kind.check(&value) {
         problems.push(Problem {
-            key: shown.key.clone(),
-            value: Some(describe(&shown.value)),
-            source: shown.source.clone(),
+            key: key.clone(),
+            value: Some(value.to_string()),
+            source: source.clone(),
             reason,
         });
     }
-    shown
+    Shown { key, value, source }
 }
 
 fn checked_properties(
-    figment: &Figment,
+    found: BTreeMap<String, Sourced>,
     problems: &mut Vec<Problem>,
 ) -> (BTreeMap<String, String>, Vec<Shown>) {
     let mut properties = BTreeMap::new();
     let mut shown = Vec::new();
-    let found = figment
-        .find_value(PROPERTIES)
-        .ok()
-        .and_then(Value::into_dict);
-    for (name, value) in found.unwrap_or_default() {
-        let source = source(figment, &value);
+    for (name, Sourced { value, source }) in found {
         let key = format!("{PROPERTIES}.{name}");
         // librdkafka takes text; a number or a switch in the file is its text.
-        let text = match &value {
-            Value::String(_, text) => text.clone(),
-            Value::Bool(_, switch) => switch.to_string(),
-            Value::Num(..) => describe(&value),
-            _ => {
+        let text = match value {
+            Value::Text(text) => text,
+            Value::Switch(_) | Value::Whole(_) | Value::Float(_) => value.to_string(),
+            Value::Other(_) => {
                 let reason = "allowed is text, a number, true or false".into();
                 problems.push(Problem {
                     key,
@@ -160,9 +110,9 @@ fn checked_properties(
                 continue;
             }
         };
-        let visible = properties::shown(&name, &text).to_string();
+        let visible = Value::from(properties::shown(&name, &text));
         if let Err((reason, show)) = properties::check(&name, &text) {
-            let value = show.then(|| describe(&Value::from(visible.as_str())));
+            let value = show.then(|| visible.to_string());
             problems.push(Problem {
                 key,
                 value,
@@ -172,12 +122,52 @@ fn checked_properties(
         }
         shown.push(Shown {
             key: name.clone(),
-            value: visible.into(),
+            value: visible,
             source,
         });
         properties.insert(name, text);
     }
     (properties, shown)
+}
+
+/// librdkafka must take the properties with each other and with what tally99
+/// sets.
+fn go_together(
+    properties: &BTreeMap<String, String>,
+    values: &Values<'_>,
+    shown: &[Shown],
+    problems: &mut Vec<Problem>,
+) {
+    // A timeout that is wrong is a problem of its own; the default will do here.
+    let key = "kafka.session_timeout_ms";
+    let timeout = by_key(key).filter(|it| it.kind.check(&values.of(key).value).is_ok());
+    let session_timeout = timeout.map_or(Duration::from_secs(6), |_| values.millis(key));
+    let reasons = properties::check_together(&KafkaConfig {
+        bootstrap_servers: String::new(),
+        group: "tally99".into(),
+        session_timeout,
+        properties: properties.clone(),
+    });
+    for why in reasons {
+        let named = shown
+            .iter()
+            .filter(|shown| properties::is_named(&shown.key, &why));
+        let (key, value, source) = match named.collect::<Vec<_>>()[..] {
+            [one] => (
+                format!("{PROPERTIES}.{}", one.key),
+                Some(one.value.to_string()),
+                one.source.clone(),
+            ),
+            _ => (PROPERTIES.to_string(), None, sources(shown)),
+        };
+        let reason = format!("librdkafka refuses this with all that is set: {why}");
+        problems.push(Problem {
+            key,
+            value,
+            source,
+            reason,
+        });
+    }
 }
 
 /// Two topics of one name would feed the output to the input, or mix two kinds
@@ -187,15 +177,15 @@ fn topics_differ(settings: &[Shown], problems: &mut Vec<Problem>) {
         .iter()
         .filter(|shown| {
             shown.key.starts_with("topics.")
-                && shown.value.as_str().is_some_and(|name| !name.is_empty())
+                && shown.value.as_text().is_some_and(|name| !name.is_empty())
         })
         .collect();
     for (i, later) in topics.iter().enumerate() {
-        let same = |earlier: &&&Shown| earlier.value.as_str() == later.value.as_str();
+        let same = |earlier: &&&Shown| earlier.value.as_text() == later.value.as_text();
         if let Some(earlier) = topics[..i].iter().find(same) {
             problems.push(Problem {
                 key: later.key.clone(),
-                value: Some(describe(&later.value)),
+                value: Some(later.value.to_string()),
                 source: later.source.clone(),
                 reason: format!(
                     "{} ({}) has the same name; every topic needs one of its own",
@@ -206,123 +196,78 @@ fn topics_differ(settings: &[Shown], problems: &mut Vec<Problem>) {
     }
 }
 
-fn source(figment: &Figment, value: &Value) -> String {
-    let known = figment.get_metadata(value.tag());
-    known.map_or_else(|| "unknown".into(), |metadata| metadata.name.to_string())
-}
-
 fn sources(shown: &[Shown]) -> String {
     let mut names: Vec<&str> = shown.iter().map(|shown| shown.source.as_str()).collect();
     names.dedup();
     names.join(", ")
 }
 
-/// The value as TOML has it; what no setting takes, by what it is.
-pub(super) fn describe(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => toml_edit::Value::from(text.as_str()).to_string(),
-        Value::Bool(_, switch) => switch.to_string(),
-        Value::Num(_, number) => match (number.to_i128(), number.to_f64()) {
-            (Some(whole), _) => whole.to_string(),
-            (None, Some(float)) => float.to_string(),
-            (None, None) => "a number".into(),
-        },
-        Value::Array(_, items) => match items.first().and_then(Value::as_str) {
-            Some(date) => date.to_string(),
-            None => "a list".into(),
-        },
-        _ => "a table".into(),
+/// The values of all settings by their keys. There is one for each, and once
+/// they are checked it is of the setting's kind.
+struct Values<'a>(&'a BTreeMap<&'static str, Sourced>);
+
+impl Values<'_> {
+    fn of(&self, key: &str) -> &Sourced {
+        let found = self.0.get(key);
+        found.unwrap_or_else(|| unreachable!("{key} is not in the table of settings"))
+    }
+
+    fn text(&self, key: &str) -> String {
+        let text = self.of(key).value.as_text().map(String::from);
+        text.unwrap_or_else(|| unreachable!("{key} is checked to be text"))
+    }
+
+    fn whole<T: TryFrom<i64>>(&self, key: &str) -> T {
+        let number = match self.of(key).value {
+            Value::Whole(number) => T::try_from(number).ok(),
+            _ => None,
+        };
+        number.unwrap_or_else(|| unreachable!("{key} is checked to be a number that fits"))
+    }
+
+    fn millis(&self, key: &str) -> Duration {
+        Duration::from_millis(self.whole(key))
+    }
+
+    fn switch(&self, key: &str) -> bool {
+        self.of(key).value == Value::Switch(true)
     }
 }
 
-/// The values as they stand in the layers.
-#[derive(Deserialize)]
-struct Raw {
-    kafka: RawKafka,
-    topics: RawTopics,
-    run: RawRun,
-    counting: RawCounting,
-}
-
-#[derive(Deserialize)]
-struct RawKafka {
-    bootstrap_servers: String,
-    group: String,
-    session_timeout_ms: u64,
-}
-
-#[derive(Deserialize)]
-struct RawTopics {
-    donations: String,
-    totals: String,
-    cuts: String,
-    windows: String,
-    dead_letters: String,
-    create: bool,
-    replication: i32,
-}
-
-#[derive(Deserialize)]
-struct RawRun {
-    workers: usize,
-    flush_interval_ms: u64,
-    publish_interval_ms: u64,
-    windows_interval_ms: u64,
-    donors_interval_ms: u64,
-    epoch: u32,
-    wait_for_topic: bool,
-}
-
-#[derive(Deserialize)]
-struct RawCounting {
-    time_zone: String,
-    dedup_horizon_s: u32,
-    max_ahead_ms: i64,
-}
-
-impl Raw {
-    fn resolve(self, properties: BTreeMap<String, String>) -> Config {
-        let Raw {
-            kafka,
-            topics,
-            run,
-            counting,
-        } = self;
-        Config {
-            kafka: KafkaConfig {
-                bootstrap_servers: kafka.bootstrap_servers,
-                group: kafka.group,
-                session_timeout: Duration::from_millis(kafka.session_timeout_ms),
-                properties,
+fn resolve(values: &Values<'_>, properties: BTreeMap<String, String>) -> Config {
+    Config {
+        kafka: KafkaConfig {
+            bootstrap_servers: values.text("kafka.bootstrap_servers"),
+            group: values.text("kafka.group"),
+            session_timeout: values.millis("kafka.session_timeout_ms"),
+            properties,
+        },
+        topics: TopicsConfig {
+            donations: values.text("topics.donations"),
+            totals: values.text("topics.totals"),
+            cuts: values.text("topics.cuts"),
+            windows: values.text("topics.windows"),
+            dead_letters: values.text("topics.dead_letters"),
+            create: values.switch("topics.create"),
+            replication: Some(values.whole("topics.replication")).filter(|&count| count > 0),
+        },
+        run: RunConfig {
+            workers: match values.whole("run.workers") {
+                0 => cores(),
+                workers => workers,
             },
-            topics: TopicsConfig {
-                donations: topics.donations,
-                totals: topics.totals,
-                cuts: topics.cuts,
-                windows: topics.windows,
-                dead_letters: topics.dead_letters,
-                create: topics.create,
-                replication: (topics.replication > 0).then_some(topics.replication),
-            },
-            run: RunConfig {
-                workers: if run.workers == 0 {
-                    cores()
-                } else {
-                    run.workers
-                },
-                flush_interval: Duration::from_millis(run.flush_interval_ms),
-                publish_interval: Duration::from_millis(run.publish_interval_ms),
-                windows_interval: Duration::from_millis(run.windows_interval_ms),
-                donors_interval: Duration::from_millis(run.donors_interval_ms),
-                epoch: run.epoch,
-                wait_for_topic: run.wait_for_topic,
-            },
-            counting: CountingConfig {
-                time_zone: counting.time_zone,
-                dedup_horizon_s: counting.dedup_horizon_s,
-                max_ahead_ms: counting.max_ahead_ms,
-            },
-        }
+            flush_interval: values.millis("run.flush_interval_ms"),
+            publish_interval: values.millis("run.publish_interval_ms"),
+            windows_interval: values.millis("run.windows_interval_ms"),
+            donors_interval: values.millis("run.donors_interval_ms"),
+            epoch: values.whole("run.epoch"),
+            wait_for_topic: values.switch("run.wait_for_topic"),
+        },
+        counting: CountingConfig {
+            time_zone: values.text("counting.time_zone"),
+            dedup_horizon_s: values.whole("counting.dedup_horizon_s"),
+            max_ahead_ms: values.whole("counting.max_ahead_ms"),
+        },
     }
 }
 

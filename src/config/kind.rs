@@ -1,11 +1,49 @@
-//! The kinds of values: how each is read from text, and what it allows.
+//! Values, and the kinds of them: how each is read from text, and what it allows.
 
 use std::fmt;
 
-use figment::value::Value;
 use jiff::tz::TimeZoneDatabase;
 
 use super::error::did_you_mean;
+
+/// A value as it stands in a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Whole(i64),
+    Float(f64),
+    Switch(bool),
+    /// What no setting takes (dates, lists, tables), in words.
+    Other(String),
+}
+
+impl Value {
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.into())
+    }
+}
+
+impl fmt::Display for Value {
+    /// As TOML has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Text(text) => toml_edit::Value::from(text.as_str()).fmt(f),
+            Value::Whole(number) => number.fmt(f),
+            Value::Float(number) => number.fmt(f),
+            Value::Switch(switch) => switch.fmt(f),
+            Value::Other(words) => f.write_str(words),
+        }
+    }
+}
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -37,27 +75,22 @@ impl Kind {
     pub fn read(self, text: &str) -> Value {
         let text = text.trim();
         match self {
-            Kind::Switch => text
-                .parse::<bool>()
-                .map_or_else(|_| text.into(), Value::from),
-            Kind::Whole { .. } => text
-                .parse::<i64>()
-                .map_or_else(|_| text.into(), Value::from),
+            Kind::Switch => text.parse().map_or_else(|_| text.into(), Value::Switch),
+            Kind::Whole { .. } => text.parse().map_or_else(|_| text.into(), Value::Whole),
             _ => text.into(),
         }
     }
 
     /// What is wrong with the value, if something is.
     pub fn check(self, value: &Value) -> Result<(), String> {
-        let fine = match self {
-            Kind::Switch => value.to_bool().is_some(),
-            Kind::Whole { min, max, .. } => value
-                .to_i128()
-                .is_some_and(|number| (min.into()..=max.into()).contains(&number)),
-            Kind::Servers => value.as_str().is_some_and(are_servers),
-            Kind::Group => value.as_str().is_some_and(is_group),
-            Kind::Topic => value.as_str().is_some_and(is_topic),
-            Kind::TimeZone => return check_time_zone(value, self),
+        let fine = match (self, value) {
+            (Kind::Switch, Value::Switch(_)) => true,
+            (Kind::Whole { min, max, .. }, Value::Whole(number)) => (min..=max).contains(number),
+            (Kind::Servers, Value::Text(text)) => are_servers(text),
+            (Kind::Group, Value::Text(text)) => is_group(text),
+            (Kind::Topic, Value::Text(text)) => is_topic(text),
+            (Kind::TimeZone, Value::Text(text)) => return check_time_zone(text),
+            _ => false,
         };
         if fine {
             Ok(())
@@ -118,11 +151,8 @@ fn are_servers(list: &str) -> bool {
 
 /// Zones come from the bundled database, never the machine's: business days
 /// must be the same days everywhere.
-fn check_time_zone(value: &Value, kind: Kind) -> Result<(), String> {
+fn check_time_zone(name: &str) -> Result<(), String> {
     let zones = TimeZoneDatabase::bundled();
-    let Some(name) = value.as_str() else {
-        return Err(format!("allowed is {kind}"));
-    };
     let known: Vec<String> = zones.available().map(|zone| zone.to_string()).collect();
     // Case matters here although look-ups forgive it, so that the same zone
     // always has the same name in what is compared later.
@@ -135,7 +165,8 @@ fn check_time_zone(value: &Value, kind: Kind) -> Result<(), String> {
         None => did_you_mean(name, known.iter().map(String::as_str)),
     };
     Err(format!(
-        "no such zone in the time zone database; allowed is {kind}{guess}"
+        "no such zone in the time zone database; allowed is {}{guess}",
+        Kind::TimeZone
     ))
 }
 

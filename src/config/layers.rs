@@ -1,80 +1,92 @@
 //! The layers: what stands in the file, in the environment and on the command
-//! line, as entries that name a setting, and the errors of what names none.
+//! line, by the setting that it names, and the errors of what names none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use figment::value::{Dict, Map, Value};
-use figment::{Metadata, Profile, Provider};
 use toml_edit::{Document, Item, TableLike};
 
 use super::error::{Problem, did_you_mean};
-use super::settings::{PREFIX, PROPERTIES, SECTIONS, SETTINGS, by_key};
+use super::kind::Value;
+use super::properties::{HIDDEN, shown};
+use super::settings::{PREFIX, PROPERTIES, SECTIONS, SETTINGS, Setting, by_key};
 
 /// What was given on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// Values by the key of their setting.
     pub settings: BTreeMap<&'static str, String>,
-    /// `--kafka-property`, each as `name=value`.
-    pub properties: Vec<String>,
+    /// `--kafka-property`.
+    pub properties: Vec<RawProperty>,
 }
 
-/// One value of one layer. Each is a provider of its own, so that figment keeps
-/// for every value exactly where it came from.
-pub(super) struct Entry {
-    key: &'static str,
-    /// The name under `kafka.properties`, dots and all.
-    property: Option<String>,
-    value: Value,
-    source: String,
-}
+/// `name=value` as it was typed. The value may be a secret, so `Debug` hides it.
+#[derive(Clone)]
+pub struct RawProperty(String);
 
-impl Entry {
-    pub fn new(key: &'static str, value: Value, source: impl Into<String>) -> Entry {
-        Entry {
-            key,
-            property: None,
-            value,
-            source: source.into(),
-        }
+impl<T: Into<String>> From<T> for RawProperty {
+    fn from(text: T) -> RawProperty {
+        RawProperty(text.into())
     }
+}
 
-    fn property(name: String, value: Value, source: String) -> Entry {
-        Entry {
-            key: PROPERTIES,
-            property: Some(name),
-            value,
-            source,
+impl fmt::Debug for RawProperty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('=') {
+            Some((name, value)) => write!(f, "{name}={}", shown(name, value)),
+            None => f.write_str(HIDDEN),
         }
     }
 }
 
-impl Provider for Entry {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.source.clone())
-    }
-
-    fn data(&self) -> figment::Result<Map<Profile, Dict>> {
-        let value = match &self.property {
-            Some(name) => Value::from(Dict::from([(name.clone(), self.value.clone())])),
-            None => self.value.clone(),
-        };
-        let nested = figment::util::nest(self.key, value);
-        Ok(Profile::Default.collect(nested.into_dict().unwrap_or_default()))
-    }
+/// A value, and where it comes from. No `Debug`: it may be a secret.
+#[derive(Clone)]
+pub(super) struct Sourced {
+    pub value: Value,
+    pub source: String,
 }
 
-/// The entries of one layer, and what is wrong with it.
+/// The values of one layer, or of several over each other, and what is wrong
+/// with them.
 #[derive(Default)]
 pub(super) struct Layer {
-    pub entries: Vec<Entry>,
+    /// By the key of their setting.
+    pub settings: BTreeMap<&'static str, Sourced>,
+    /// librdkafka's, by their names, dots and all.
+    pub properties: BTreeMap<String, Sourced>,
     pub problems: Vec<Problem>,
 }
 
 impl Layer {
+    /// This layer with another over it.
+    pub fn under(mut self, other: Layer) -> Layer {
+        self.settings.extend(other.settings);
+        self.properties.extend(other.properties);
+        self.problems.extend(other.problems);
+        self
+    }
+
+    fn set(&mut self, setting: &Setting, value: Value, source: impl Into<String>) {
+        let source = source.into();
+        self.settings.insert(setting.key, Sourced { value, source });
+    }
+
+    fn set_property(&mut self, name: String, value: Value, source: String) {
+        self.properties.insert(name, Sourced { value, source });
+    }
+
+    /// The lowest layer: every setting has a value there.
+    pub fn of_defaults() -> Layer {
+        let mut layer = Layer::default();
+        for setting in SETTINGS {
+            layer.set(setting, setting.kind.read(setting.default), "default");
+        }
+        layer
+    }
+
     /// The file's layer. A file that cannot be read or is no TOML is an error,
     /// and an empty layer.
     pub fn of_file(path: &Path) -> Layer {
@@ -117,7 +129,10 @@ impl Layer {
         let variables: BTreeMap<_, _> = variables.into_iter().collect();
         for (name, value) in variables {
             let name = name.to_string_lossy();
-            let Some(rest) = name.strip_prefix(PREFIX) else {
+            let Some(rest) = name
+                .strip_prefix(PREFIX)
+                .filter(|rest| !is_of_kubernetes(rest))
+            else {
                 continue;
             };
             let setting = SETTINGS.iter().find(|setting| setting.variable() == name);
@@ -137,16 +152,12 @@ impl Layer {
                 continue;
             };
             match (setting, property) {
-                (Some(setting), _) => layer.entries.push(Entry::new(
-                    setting.key,
-                    setting.kind.read(value),
-                    name.as_ref(),
-                )),
-                (None, Some(property)) => layer.entries.push(Entry::property(
+                (Some(setting), _) => layer.set(setting, setting.kind.read(value), name.as_ref()),
+                (None, Some(property)) => layer.set_property(
                     property.to_ascii_lowercase().replace('_', "."),
                     value.into(),
                     name.to_string(),
-                )),
+                ),
                 (None, None) => {
                     let known: Vec<_> = SETTINGS.iter().map(|setting| setting.variable()).collect();
                     let hint = did_you_mean(&name, known.iter().map(String::as_str));
@@ -165,17 +176,15 @@ impl Layer {
         for setting in SETTINGS {
             if let Some(text) = flags.settings.get(setting.key) {
                 let source = setting.flag.unwrap_or("command line");
-                layer
-                    .entries
-                    .push(Entry::new(setting.key, setting.kind.read(text), source));
+                layer.set(setting, setting.kind.read(text), source);
             }
         }
         for property in &flags.properties {
             let source = "--kafka-property".to_string();
-            match property.split_once('=') {
-                Some((name, value)) if !name.trim().is_empty() => layer.entries.push(
-                    Entry::property(name.trim().to_string(), value.into(), source),
-                ),
+            match property.0.split_once('=') {
+                Some((name, value)) if !name.trim().is_empty() => {
+                    layer.set_property(name.trim().to_string(), value.into(), source);
+                }
                 // Not quoted: it may be a secret that lost its name.
                 _ => layer.problems.push(Problem {
                     key: source.clone(),
@@ -187,6 +196,14 @@ impl Layer {
         }
         layer
     }
+}
+
+/// Whether Kubernetes sets this variable: it gives every container the addresses
+/// of a Service named tally99 as `TALLY99_SERVICE_HOST`, `TALLY99_PORT` and so on.
+fn is_of_kubernetes(rest: &str) -> bool {
+    matches!(rest, "SERVICE_HOST" | "SERVICE_PORT" | "PORT")
+        || rest.starts_with("SERVICE_PORT_")
+        || rest.starts_with("PORT_")
 }
 
 /// A parsed file, to name places in it.
@@ -212,9 +229,7 @@ impl File<'_> {
                 reason,
             };
             if let Some(setting) = by_key(&path) {
-                layer
-                    .entries
-                    .push(Entry::new(setting.key, value_of(item), source));
+                layer.set(setting, value_of(item), source);
             } else if path == PROPERTIES || SECTIONS.contains(&path.as_str()) {
                 match section {
                     Some(section) if path == PROPERTIES => self.properties("", section, layer),
@@ -248,11 +263,18 @@ impl File<'_> {
             };
             match item.as_table_like() {
                 Some(table) => self.properties(&name_so_far, table, layer),
-                None => layer.entries.push(Entry::property(
-                    name_so_far,
-                    value_of(item),
-                    self.source(table, name),
-                )),
+                None => {
+                    let source = self.source(table, name);
+                    match layer.properties.get(&name_so_far) {
+                        Some(twin) => layer.problems.push(Problem {
+                            reason: format!("{} sets the same property", twin.source),
+                            key: format!("{PROPERTIES}.{name_so_far}"),
+                            value: None,
+                            source,
+                        }),
+                        None => layer.set_property(name_so_far, value_of(item), source),
+                    }
+                }
             }
         }
     }
@@ -276,22 +298,17 @@ fn suggest(path: &str) -> String {
     }
 }
 
-/// A value of the file as figment holds it. What no setting takes (dates,
-/// arrays, tables) becomes an array or a table of what it is, and is refused by
-/// every kind of setting.
+/// A value of the file.
 fn value_of(item: &Item) -> Value {
+    use toml_edit::Value as Toml;
     match item {
-        Item::Value(toml_edit::Value::String(text)) => Value::from(text.value().as_str()),
-        Item::Value(toml_edit::Value::Integer(number)) => Value::from(*number.value()),
-        Item::Value(toml_edit::Value::Float(number)) => Value::from(*number.value()),
-        Item::Value(toml_edit::Value::Boolean(switch)) => Value::from(*switch.value()),
-        Item::Value(toml_edit::Value::Datetime(date)) => {
-            Value::from(vec![date.value().to_string()])
-        }
-        Item::Value(toml_edit::Value::Array(_)) | Item::ArrayOfTables(_) => {
-            Value::from(Vec::<Value>::new())
-        }
-        _ => Value::from(Dict::new()),
+        Item::Value(Toml::String(text)) => Value::Text(text.value().clone()),
+        Item::Value(Toml::Integer(number)) => Value::Whole(*number.value()),
+        Item::Value(Toml::Float(number)) => Value::Float(*number.value()),
+        Item::Value(Toml::Boolean(switch)) => Value::Switch(*switch.value()),
+        Item::Value(Toml::Datetime(date)) => Value::Other(date.value().to_string()),
+        Item::Value(Toml::Array(_)) | Item::ArrayOfTables(_) => Value::Other("a list".into()),
+        _ => Value::Other("a table".into()),
     }
 }
 

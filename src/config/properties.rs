@@ -1,18 +1,21 @@
 //! librdkafka's properties: which ones are ours, which ones are secret, and
 //! whether librdkafka takes them.
 
-use std::collections::BTreeMap;
-
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
 use rdkafka::types::RDKafkaConfRes;
-use rdkafka::{ClientContext, error::KafkaResult};
 
+use super::KafkaConfig;
 use super::error::did_you_mean;
+use crate::kafka::client;
+use crate::publish::sender::TRY_FOR;
 
 /// What stands in the place of a secret.
-const HIDDEN: &str = "***";
+pub(super) const HIDDEN: &str = "***";
 
 /// Properties that tally99 sets itself, and why nobody else may.
 #[rustfmt::skip]
@@ -52,6 +55,7 @@ const OURS: &[(&str, &str)] = &[
     ("queuing.strategy", "totals must reach their topic once and in order"),
     ("partitioner", "a campaign must always meet in the same partition"),
     ("transactional.id", "totals are exact without Kafka's transactions"),
+    ("log_level", "RUST_LOG=librdkafka=debug says which of its lines are logged"),
     ("test.mock.num.brokers", "every client would have a cluster of its own"),
 ];
 
@@ -123,31 +127,44 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), (String, bool)> {
     }
 }
 
-/// Whether librdkafka takes all of them together: it reads certificates and
-/// compares limits only when a client is made. This one knows no broker.
-pub(super) fn check_together(
-    properties: &BTreeMap<String, String>,
-    session_timeout_ms: u64,
-) -> Result<(), String> {
-    let mut config = ClientConfig::new();
-    for (name, value) in properties {
-        config.set(name, value);
-    }
-    config.set("group.id", "tally99");
-    config.set("session.timeout.ms", session_timeout_ms.to_string());
-    let made: KafkaResult<BaseConsumer<Quiet>> = config.create_with_context(Quiet);
-    made.map(drop).map_err(|error| {
-        let mut why = match error {
-            KafkaError::ClientCreation(why) => why,
-            error => error.to_string(),
-        };
-        for (name, value) in properties {
+/// What librdkafka refuses when it makes the clients of `tally99 run`: it reads
+/// certificates and compares limits, those that tally99 sets among them, only
+/// then. These clients know no broker, so they connect to nothing.
+pub(super) fn check_together(kafka: &KafkaConfig) -> Vec<String> {
+    let refusals = [
+        refusal::<BaseConsumer<Quiet>>(client::reader(kafka)),
+        refusal::<BaseConsumer<Quiet>>(client::member(kafka)),
+        refusal::<BaseProducer<Quiet>>(client::producer(kafka, "publisher", TRY_FOR)),
+        refusal::<AdminClient<Quiet>>(client::admin_settings(kafka)),
+    ];
+    let mut reasons = Vec::new();
+    for mut why in refusals.into_iter().flatten() {
+        for (name, value) in &kafka.properties {
             if is_secret(name) && !value.is_empty() {
                 why = why.replace(value.as_str(), HIDDEN);
             }
         }
-        format!("librdkafka refuses them together: {why}")
-    })
+        // What all clients have in common, all of them refuse.
+        if !reasons.contains(&why) {
+            reasons.push(why);
+        }
+    }
+    reasons
+}
+
+fn refusal<T: FromClientConfigAndContext<Quiet>>(mut settings: ClientConfig) -> Option<String> {
+    settings.remove("bootstrap.servers");
+    let why = match settings.create_with_context::<_, T>(Quiet).err()? {
+        KafkaError::ClientCreation(why) => why,
+        error => error.to_string(),
+    };
+    Some(client::without_secrets(&why).into_owned())
+}
+
+/// Whether a property is named in a text of librdkafka's.
+pub(super) fn is_named(name: &str, text: &str) -> bool {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_')))
+        .any(|word| word.trim_end_matches('.') == name)
 }
 
 /// A client that is made only to see whether it can be made says nothing.
@@ -160,8 +177,15 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -206,6 +230,9 @@ mod tests {
             "{why}"
         );
         assert!(check("client.rack", "a\0b").is_err());
+        // It would be overwritten.
+        let (why, _) = check("log_level", "7").unwrap_err();
+        assert!(why.contains("RUST_LOG"), "{why}");
     }
 
     #[test]
@@ -240,26 +267,36 @@ mod tests {
     #[test]
     fn what_only_shows_together_is_found_too() {
         let of = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(k, v)| (k.to_string(), v.to_string()))
-                .collect::<BTreeMap<_, _>>()
+            let properties = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            check_together(&KafkaConfig {
+                bootstrap_servers: "127.0.0.1:1".into(),
+                group: "tally99".into(),
+                session_timeout: Duration::from_secs(6),
+                properties: properties.collect(),
+            })
         };
-        assert_eq!(check_together(&of(&[("client.rack", "x")]), 6_000), Ok(()));
-        let short_poll = of(&[("max.poll.interval.ms", "1000")]);
-        assert!(
-            check_together(&short_poll, 6_000)
-                .unwrap_err()
-                .contains("max.poll.interval.ms")
-        );
-        let no_such_file = of(&[
-            ("security.protocol", "ssl"),
+        assert_eq!(of(&[("client.rack", "x")]), [""; 0]);
+        // The first three are refused for what tally99 itself sets.
+        for (name, value) in [
+            ("reconnect.backoff.ms", "5000"),
+            ("linger.ms", "6000"),
+            ("max.poll.interval.ms", "1000"),
             ("ssl.ca.location", "no-such-file.pem"),
-        ]);
-        assert!(
-            check_together(&no_such_file, 6_000)
-                .unwrap_err()
-                .contains("ssl.ca.location")
-        );
+        ] {
+            let why = of(&[(name, value), ("security.protocol", "ssl")]);
+            assert_eq!(why.len(), 1, "{why:?}");
+            assert!(is_named(name, &why[0]), "{why:?}");
+        }
+        let both = of(&[("linger.ms", "6000"), ("max.poll.interval.ms", "1000")]);
+        assert_eq!(both.len(), 2, "{both:?}");
+    }
+
+    #[test]
+    fn a_name_is_a_whole_word() {
+        let text = "`reconnect.backoff.max.ms` must be >= `linger.ms`; ssl.ca.location.";
+        for named in ["reconnect.backoff.max.ms", "linger.ms", "ssl.ca.location"] {
+            assert!(is_named(named, text), "{named}");
+        }
+        assert!(!is_named("max.ms", text) && !is_named("reconnect.backoff", text));
     }
 }

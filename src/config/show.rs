@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use super::build::{Loaded, Shown, describe};
-use super::kind::Kind;
+use super::build::{Loaded, Shown};
+use super::kind::{Kind, Value};
 use super::settings::{PROPERTIES, SECTIONS, SETTINGS};
 
 impl Loaded {
@@ -38,7 +38,7 @@ impl Loaded {
             Kind::Whole {
                 zero: Some(meaning),
                 ..
-            } if shown.value.to_i128() == Some(0) => {
+            } if shown.value == Value::Whole(0) => {
                 let here = match shown.key.as_str() {
                     "run.workers" => format!(": {} here", self.config.run.workers),
                     _ => String::new(),
@@ -53,9 +53,5 @@ impl Loaded {
 fn line(out: &mut String, name: &str, shown: &Shown, meaning: String) {
     // A path may hold anything, and a comment ends with its line.
     let source = shown.source.replace(char::is_control, "\u{fffd}");
-    let _ = writeln!(
-        out,
-        "{name} = {}  # {source}{meaning}",
-        describe(&shown.value)
-    );
+    let _ = writeln!(out, "{name} = {}  # {source}{meaning}", shown.value);
 }

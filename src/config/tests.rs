@@ -315,3 +315,50 @@ fn the_giving_day_file_is_valid_and_explains_each_line() {
         explained = line.starts_with('#') || (is_value && line.starts_with("flush_interval_ms"));
     }
 }
+
+#[test]
+fn what_does_not_go_together_is_reported_with_all_else() {
+    let file = "[kafka]\nsession_timeout_ms = 1\n[kafka.properties]\n\"reconnect.backoff.ms\" = 5000\n[run]\nepoch = 0\n";
+    let errors = errors(with(file, &[], &[]));
+    assert_eq!(
+        errors,
+        [
+            "kafka.session_timeout_ms = 1 (FILE:2): allowed is a whole number from 6000 to 300000",
+            "run.epoch = 0 (FILE:6): allowed is a whole number from 1 to 4294967295",
+            "kafka.properties.reconnect.backoff.ms = \"5000\" (FILE:4): librdkafka refuses this with all that is set: \
+             `reconnect.backoff.max.ms` must be >= `reconnect.backoff.ms`",
+        ]
+    );
+}
+
+#[test]
+fn a_property_stands_only_once_in_a_file() {
+    let file = "[kafka.properties]\n\"sasl.mechanism\" = 'PLAIN'\nsasl.username = 'x'\nsasl.mechanism = 'SCRAM-SHA-512'\n";
+    let errors = errors(with(file, &[], &[]));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let error = &errors[0];
+    assert!(
+        error.starts_with("kafka.properties.sasl.mechanism (FILE:4): ")
+            && error.ends_with(".toml:2 sets the same property"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_is_no_setting() {
+    let variables = [
+        ("TALLY99_SERVICE_HOST", "10.0.0.11"),
+        ("TALLY99_SERVICE_PORT", "9099"),
+        ("TALLY99_SERVICE_PORT_HTTP", "9099"),
+        ("TALLY99_PORT", "tcp://10.0.0.11:9099"),
+        ("TALLY99_PORT_9099_TCP", "tcp://10.0.0.11:9099"),
+        ("TALLY99_PORT_9099_TCP_ADDR", "10.0.0.11"),
+    ];
+    assert_eq!(with("", &variables, &[]).unwrap().config, Config::default());
+    let errors = errors(with(
+        "",
+        &[("TALLY99_SERVICE", "x"), ("TALLY99_PORTS", "x")],
+        &[],
+    ));
+    assert_eq!(errors.len(), 2, "{errors:?}");
+}

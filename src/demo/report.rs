@@ -9,7 +9,7 @@ use super::board::cny;
 use super::draw::{Phase, Picture};
 use super::in_flight::Latency;
 use super::source::Made;
-use crate::money::group_thousands;
+use crate::money::{group_thousands, grouped};
 use crate::totals::Comparison;
 
 /// How often a line is written.
@@ -144,7 +144,7 @@ impl fmt::Display for Summary<'_> {
             "{} in {} gifts, {} flowers; {} repeats counted once, {} dead letters",
             cny().format(money.net),
             grouped(expected.gifts),
-            group_thousands(expected.flowers.unsigned_abs()),
+            grouped(expected.flowers),
             grouped(expected.duplicates),
             grouped(expected.dead_letters)
         )?;
@@ -160,8 +160,4 @@ impl fmt::Display for Summary<'_> {
         };
         writeln!(f, "{equal} of {all} campaigns equal, {verdict}")
     }
-}
-
-fn grouped(number: u64) -> String {
-    group_thousands(number.into())
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::crossterm::{cursor, execute};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -58,10 +60,10 @@ impl Screen {
         execute!(
             screen.terminal.backend_mut(),
             EnterAlternateScreen,
+            // Not ratatui's, which asks for the cursor: some terminals never answer.
+            Clear(ClearType::All),
             cursor::Hide
         )?;
-        // The screen is empty now. Clearing it once more would ask for the cursor's
-        // place, and not every terminal answers.
         Ok(screen)
     }
 

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use super::traffic::Record;
 use crate::config::{Config, KafkaConfig};
-use crate::kafka::client::{self, Health};
+use crate::kafka::client::{self, Health, without_secrets};
 use crate::kafka::topics;
 use crate::offset::Partition;
 
@@ -360,7 +360,7 @@ impl ClientContext for Reports {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 format!("no broker answers ({})", self.health().last_failure())
             }
-            _ => reason.to_owned(),
+            _ => without_secrets(reason).into_owned(),
         };
         let mut failures = self.failures();
         failures.complaint = Some(complaint);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::money::group_thousands;
+use crate::money::grouped;
 
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -77,9 +77,4 @@ impl Progress {
         }
         self.begin.elapsed()
     }
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    group_thousands(number.into())
 }

@@ -10,11 +10,12 @@ use super::args::GenerateArgs;
 use super::expect::{self, ExpectFile};
 use super::kafka::{KafkaSink, KafkaSinkError};
 use super::pace::Pace;
-use super::progress::{Progress, grouped};
+use super::progress::Progress;
 use super::settings::{Millis, SettingsError};
 use super::traffic::{Record, Traffic};
 use crate::config::Config;
 use crate::expected::Expected;
+use crate::money::grouped;
 use crate::shutdown::Shutdown;
 
 /// How many records are made between two looks at clock, brokers and signals.

@@ -1,5 +1,6 @@
 //! How our clients are set up, and what they say when brokers do not answer.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -122,9 +123,14 @@ pub fn admin(
     config: &KafkaConfig,
     health: &Arc<Health>,
 ) -> Result<AdminClient<Context>, KafkaError> {
-    settings(config, "admin", &[], &[]).create_with_context(Context {
+    admin_settings(config).create_with_context(Context {
         health: health.clone(),
     })
+}
+
+/// The settings of [`admin`]'s client.
+pub fn admin_settings(config: &KafkaConfig) -> ClientConfig {
+    settings(config, "admin", &[], &[])
 }
 
 /// Whether brokers answer. It is said once when they do not, again every half a
@@ -229,6 +235,7 @@ pub struct Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        let line = &*without_secrets(line);
         if facility == "COMMITFAIL" {
             return; // The confirmer has the same answer.
         }
@@ -249,12 +256,31 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let end_of_partition = Some(RDKafkaErrorCode::PartitionEOF);
         if error.rdkafka_error_code() != end_of_partition && !self.health.note(&error) {
-            tracing::warn!("Kafka client: {error}: {reason}");
+            tracing::warn!("Kafka client: {error}: {}", without_secrets(reason));
         }
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// librdkafka's text without what it quotes of `sasl.oauthbearer.config`, which
+/// holds secrets: "Unrecognized sasl.oauthbearer.config beginning at: …". All
+/// else that is a secret it never quotes.
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    const QUOTING: &[&str] = &[
+        "beginning at",
+        "Invalid sasl.oauthbearer.config: ",
+        "SASL/OAUTHBEARER extension",
+    ];
+    let after = |mark: &&str| text.find(*mark).map(|at| at + mark.len());
+    let Some(from) = QUOTING.iter().find_map(after) else {
+        return text.into();
+    };
+    match text[from..].find(':') {
+        Some(colon) => format!("{} ***", &text[..=from + colon]).into(),
+        None => text.into(),
+    }
+}
 
 /// What a person should do about an error that does not go away by itself.
 pub fn advice(error: &KafkaError, topic: &str, group: &str) -> Option<String> {
@@ -276,4 +302,37 @@ pub fn advice(error: &KafkaError, topic: &str, group: &str) -> Option<String> {
         Code::SSL => "TLS failed: see ssl.ca.location in kafka.properties".into(),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn what_librdkafka_quotes_of_secrets_is_cut_off() {
+        for (text, shown) in [
+            (
+                "Unrecognized sasl.oauthbearer.config beginning at: hunter2 x",
+                "Unrecognized sasl.oauthbearer.config beginning at: ***",
+            ),
+            (
+                "token: Invalid sasl.oauthbearer.config: non-integral 'life': hunter2: 1",
+                "token: Invalid sasl.oauthbearer.config: non-integral 'life': ***",
+            ),
+            (
+                "SASL/OAUTHBEARER extension values must only be visible: hunter2",
+                "SASL/OAUTHBEARER extension values must only be visible: ***",
+            ),
+            (
+                "Invalid sasl.oauthbearer.config: no principal=<value>",
+                "Invalid sasl.oauthbearer.config: no principal=<value>",
+            ),
+            (
+                "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: refused",
+                "127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: refused",
+            ),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+        }
+    }
 }

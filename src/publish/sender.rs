@@ -72,7 +72,7 @@ struct Answers {
 /// How long librdkafka tries on its own before we look whether we may still
 /// send. Short, because what lies in its queue is sent whatever has happened to
 /// this process meanwhile.
-const TRY_FOR: Duration = Duration::from_secs(5);
+pub(crate) const TRY_FOR: Duration = Duration::from_secs(5);
 /// How long one look for acknowledgements takes.
 const LOOK: Duration = Duration::from_millis(1);
 

@@ -8,10 +8,11 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::Verdict;
 use super::seen::Seen;
-use super::text::{grouped, harmless};
+use super::text::harmless;
 use crate::expected::{Expected, ExpectedCampaign};
-use crate::money::{Currency, MoneyTotal, group_thousands};
+use crate::money::{Currency, MoneyTotal, group_thousands, grouped};
 use crate::publish::records::CampaignTotal;
 
 /// How many differences are printed; the rest is counted.
@@ -20,6 +21,12 @@ const SHOWN: usize = 50;
 /// The sketch over all campaigns has 2^14 registers; its relative standard
 /// error is 1.04 / √registers. Four of them: right 15,999 times in 16,000.
 const DONORS_ERROR: f64 = 4.0 * 1.04 / 128.0;
+
+/// The sketch of a campaign has 2^11 registers.
+const CAMPAIGN_DONORS_ERROR: f64 = 4.0 * 1.04 / 45.254_833_995_939_04;
+
+/// So few donors a sketch keeps one by one.
+const DONORS_EXACT: u64 = 8;
 
 /// What a comparison found.
 #[derive(Debug, Default)]
@@ -37,12 +44,21 @@ impl Report {
         self.differences == 0
     }
 
+    /// What a command that compares ends with.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.is_equal() {
+            true => Verdict::Fine,
+            false => Verdict::Differs,
+        }
+    }
+
     /// How many campaigns were compared: expected, or found, or both.
     pub fn campaigns(&self) -> usize {
         self.campaigns
     }
 
-    /// How many of them are equal in every figure.
+    /// How many of them are equal in every figure that is expected; donors,
+    /// which are estimated, within their bound.
     pub fn equal_campaigns(&self) -> usize {
         self.equal_campaigns
     }
@@ -135,14 +151,14 @@ pub(super) fn compare(expected: &Expected, seen: &Seen) -> Report {
         match (expected.campaigns.get(name), seen.totals.get(name)) {
             (Some(expected), Some(found)) => campaign(&mut report, name, expected, found),
             (Some(expected), None) => report.add(|| {
-                let events = group_thousands(expected.events.into());
+                let events = grouped(expected.events);
                 format!(
                     "campaign {}: has no total, expected one of {events} events",
                     harmless(name)
                 )
             }),
             (None, Some(found)) => report.add(|| {
-                let events = group_thousands(found.version.into());
+                let events = grouped(found.version);
                 format!(
                     "campaign {}: has a total of {events} events, expected none",
                     harmless(name)
@@ -188,16 +204,24 @@ fn overall(report: &mut Report, expected: &Expected, seen: &Seen) {
 }
 
 fn donors(report: &mut Report, expected: u64, found: u64) {
-    let bound = (expected as f64 * DONORS_ERROR).ceil() as u64;
-    let [e, f] = [expected, found].map(|n| group_thousands(n.into()));
+    let [e, f] = [expected, found].map(grouped);
     let percent = DONORS_ERROR * 100.0;
-    if expected.abs_diff(found) > bound {
-        report.add(|| format!("overall: donors: expected {e} within {percent:.2} %, found {f}"));
-    } else {
+    if is_estimate(found, expected, DONORS_ERROR) {
         let text =
             format!(", donors estimated as {f} where {e} is exact (allowed: {percent:.2} %)");
         report.summary.push_str(&text);
+    } else {
+        report.add(|| format!("overall: donors: expected {e} within {percent:.2} %, found {f}"));
     }
+}
+
+/// Whether a sketch of this error may say `found` of so many donors.
+fn is_estimate(found: u64, exact: u64, error: f64) -> bool {
+    let bound = match exact {
+        ..=DONORS_EXACT => 0,
+        _ => (exact as f64 * error).ceil() as u64,
+    };
+    exact.abs_diff(found) <= bound
 }
 
 fn campaign(report: &mut Report, name: &str, expected: &ExpectedCampaign, found: &CampaignTotal) {
@@ -210,6 +234,16 @@ fn campaign(report: &mut Report, name: &str, expected: &ExpectedCampaign, found:
         &expected.money,
         &found.money,
     );
+    if let Some(exact) = expected.donors
+        && !is_estimate(found.donors, exact, CAMPAIGN_DONORS_ERROR)
+    {
+        let [e, f] = [exact, found.donors].map(grouped);
+        let percent = match exact {
+            ..=DONORS_EXACT => String::new(),
+            _ => format!(" within {:.2} %", CAMPAIGN_DONORS_ERROR * 100.0),
+        };
+        report.add(|| format!("{}: expected {e}{percent}, found {f}", of("donors")()));
+    }
     for (field, expected, found) in [
         ("first_at", expected.first_at_ms, &found.first_at),
         ("last_at", expected.last_at_ms, &found.last_at),
@@ -332,6 +366,28 @@ mod tests {
         );
         assert_eq!(changed(&|t| t.last_at = "soon".into()).len(), 1);
         assert_eq!(changed(&|t| t.money.clear()).len(), 4);
+    }
+
+    #[test]
+    fn donors_of_a_campaign_are_within_their_bound() {
+        let (mut expected, mut totals, cut) = both();
+        let mut of = |exact, found| {
+            expected.campaigns.get_mut("water").unwrap().donors = exact;
+            totals[1].donors = found;
+            differences(&expected, &totals, &cut)
+        };
+        assert_eq!(of(None, 7), [""; 0]);
+        assert_eq!(of(Some(8), 8), [""; 0]);
+        assert_eq!(
+            of(Some(8), 9),
+            ["campaign water: donors: expected 8, found 9"]
+        );
+        // 9.19 % of 1,000 is 91.9.
+        assert_eq!(of(Some(1_000), 1_092), [""; 0]);
+        assert_eq!(
+            of(Some(1_000), 907),
+            ["campaign water: donors: expected 1,000 within 9.19 %, found 907"]
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn csv_line(out: &mut String, row: &CampaignTotal, money: Option<(Currency, &Mon
             },
         )) => {
             let [gross, refunded, net, matched] =
-                [gross, refunded, net, matched].map(|amount| decimal(*amount, currency.decimals()));
+                [gross, refunded, net, matched].map(|amount| currency.decimal(*amount));
             let _ = write!(out, "{currency},{gross},{refunded},{net},{matched},");
         }
         None => out.push_str(",,,,,"),
@@ -117,19 +117,11 @@ fn csv_line(out: &mut String, row: &CampaignTotal, money: Option<(Currency, &Mon
     );
 }
 
-/// `-5` of two decimals as `-0.05`.
-fn decimal(amount: i128, decimals: u32) -> String {
-    let scale = 10u128.pow(decimals);
-    let sign = if amount < 0 { "-" } else { "" };
-    let (whole, part) = (amount.unsigned_abs() / scale, amount.unsigned_abs() % scale);
-    match decimals {
-        0 => format!("{sign}{whole}"),
-        _ => format!("{sign}{whole}.{part:0width$}", width = decimals as usize),
-    }
-}
-
-/// As RFC 4180 has it.
+/// As RFC 4180 has it. Names come from strangers, and a spreadsheet takes text
+/// that begins like a formula for one: a `'` before it keeps it text.
 fn quoted(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = &format!("{}{text}", if formula { "'" } else { "" });
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -168,6 +160,24 @@ mod tests {
              花,4,1,1,1,2,1,,,,,,2022-09-09T00:00:00Z,2022-09-09T02:00:00.25Z\r\n"
         );
         assert!(!csv(&view, false).contains("campaign,cut"));
+    }
+
+    #[test]
+    fn no_name_is_a_formula_of_a_spreadsheet() {
+        for name in ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\tx"] {
+            assert_eq!(quoted(name), format!("'{name}"));
+        }
+        assert_eq!(quoted("=A1,\"x\""), "\"'=A1,\"\"x\"\"\"");
+        assert_eq!(quoted("\r=1"), "\"'\r=1\"");
+        assert_eq!(quoted("a=1"), "a=1");
+        // Figures stay figures.
+        let seen = Seen::with(&[total("-", 1, -250)], &[]);
+        let args = args("");
+        let text = csv(&View::of(&seen, &args), false);
+        assert!(
+            text.starts_with("'-,4,1,1,1,2,1,CNY,-2.45,0.05,-2.50,"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::kafka::client::without_secrets;
+
 /// Hears what librdkafka says, to tell it in one message when it matters.
 #[derive(Default)]
 pub(super) struct Listener(Mutex<Heard>);
@@ -45,23 +47,37 @@ impl Listener {
         *heard = Heard::default();
     }
 
-    /// Says once that no broker answers, if so.
-    pub fn warn_if_hopeless(&self) {
+    /// That no broker answers, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.heard().trouble()
+    }
+
+    /// Says it once.
+    pub fn warn_of_trouble(&self) {
         let mut heard = self.heard();
-        if heard.hopeless && !heard.said {
+        if let Some(trouble) = heard.trouble().filter(|_| !heard.said) {
             heard.said = true;
-            let why = heard.last.as_deref().unwrap_or("no reason is known");
-            tracing::warn!("no Kafka broker answers ({why}); waiting for one");
+            tracing::warn!("{trouble}");
         }
+    }
+}
+
+impl Heard {
+    fn trouble(&self) -> Option<String> {
+        let why = self.last.as_deref().unwrap_or("no reason is known");
+        self.hopeless
+            .then(|| format!("no Kafka broker answers ({why}); waiting for one"))
     }
 }
 
 impl ClientContext for Listener {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let message = without_secrets(message);
         tracing::debug!(target: "librdkafka", "{facility}: {message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let reason = &without_secrets(reason);
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
         let mut heard = self.heard();
         match error.rdkafka_error_code() {

@@ -1,5 +1,5 @@
-//! Reading the two topics: from their beginnings to the ends that they have,
-//! and on from there.
+//! Reading the two topics: `cuts` near its end, `campaign-totals` as a whole, and
+//! both on from there.
 //!
 //! The ends of `cuts` are looked up before those of `campaign-totals`. Every
 //! upsert of a complete cut was acknowledged before its record, so the totals
@@ -28,6 +28,14 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// How long `--follow` waits for the upserts of a cut that it has seen.
 const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// How many records at the end of `cuts` are read first. Two make a cut, but
+/// publishers may have written at the same time. Over a long event the topic
+/// has millions.
+const TAIL: i64 = 200;
+
+/// How often whoever follows gets a word, even if there is no newer cut.
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long one poll waits; also how soon a wish to stop is seen.
 const POLL: Duration = Duration::from_millis(100);
@@ -90,6 +98,17 @@ pub enum LogError {
     Stopped,
 }
 
+/// What whoever follows is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A newer cut is there, with all of its totals.
+    Cut,
+    /// There was none for a tick.
+    Nothing,
+    /// It is time to stop.
+    End,
+}
+
 /// The two topics, read side by side.
 pub(super) struct Follow<'a> {
     cuts: Topic,
@@ -114,36 +133,42 @@ impl<'a> Follow<'a> {
     }
 
     /// Reads up to the ends found by [`Follow::open`].
-    pub fn read_to_ends(&mut self, seen: &mut Seen) -> Result<(), LogError> {
-        self.cuts
-            .read_to_end(self.shutdown, STALL, &mut |place, message| {
-                seen.cut(place, message.payload(), message.timestamp().to_millis());
-            })?;
-        self.read_totals_to_end(seen, STALL)?;
+    pub fn read_to_ends(&mut self) -> Result<Seen, LogError> {
+        let mut tail = TAIL;
+        let mut seen = loop {
+            let mut seen = Seen::default();
+            let more = self.cuts.start(tail).map_err(LogError::Client)?;
+            self.cuts
+                .read_to_end(self.shutdown, STALL, &mut |place, message| {
+                    seen.cut(place, message.payload(), message.timestamp().to_millis());
+                })?;
+            if seen.complete.is_some() || !more {
+                break seen;
+            }
+            // Publishers have begun many cuts and completed none: further back.
+            tail = tail.saturating_mul(16);
+        };
+        self.totals.start(i64::MAX).map_err(LogError::Client)?;
+        self.read_totals_to_end(&mut seen, STALL)?;
         self.shown = seen.complete.as_ref().map(|cut| cut.record.id.cut);
-        Ok(())
+        Ok(seen)
     }
 
-    /// Waits until a newer cut is complete and all of its totals are read.
-    /// `false` when it is time to stop.
+    /// Waits until a newer cut is complete and all of its totals are read, but no
+    /// longer than a tick. Until then no total is read: those shown are of one cut.
     ///
     /// A broker that is lost is waited for: it is no error, since whoever
     /// follows wants to see what comes after.
-    pub fn next_cut(&mut self, seen: &mut Seen) -> Result<bool, LogError> {
+    pub fn next(&mut self, seen: &mut Seen) -> Result<Next, LogError> {
+        let until = Instant::now() + TICK;
         while !self.shutdown.has_begun() {
             self.cuts.poll(POLL, &mut |place, message| {
                 seen.cut(place, message.payload(), message.timestamp().to_millis());
             })?;
-            self.cuts.consumer.context().warn_if_hopeless();
+            self.cuts.consumer.context().warn_of_trouble();
             let complete = seen.complete.as_ref().map(|cut| cut.record.id.cut);
-            if complete == self.shown {
-                // Keeps what is read here near the end.
-                self.totals.poll(Duration::ZERO, &mut |place, message| {
-                    seen.total(place, message.key(), message.payload());
-                })?;
-                continue;
-            }
-            let caught_up = self.totals.find_ends().is_ok()
+            let caught_up = complete != self.shown
+                && self.totals.find_ends().is_ok()
                 && match self.read_totals_to_end(seen, CATCH_UP) {
                     Ok(()) => true,
                     Err(LogError::Stalled { .. } | LogError::Stopped) => false,
@@ -151,10 +176,18 @@ impl<'a> Follow<'a> {
                 };
             if caught_up {
                 self.shown = complete;
-                return Ok(true);
+                return Ok(Next::Cut);
+            }
+            if Instant::now() >= until {
+                return Ok(Next::Nothing);
             }
         }
-        Ok(false)
+        Ok(Next::End)
+    }
+
+    /// That no broker answers, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.cuts.consumer.context().trouble()
     }
 
     fn read_totals_to_end(&mut self, seen: &mut Seen, stall: Duration) -> Result<(), LogError> {
@@ -177,7 +210,10 @@ struct Topic {
 }
 
 /// Offsets of one partition.
+#[derive(Default)]
 struct Progress {
+    /// The first one that is there.
+    begin: i64,
     /// The next one to read.
     next: i64,
     /// Where to read to.
@@ -214,7 +250,6 @@ impl Topic {
         topic
             .find_ends()
             .map_err(|error| topic.unanswered(kafka, &error))?;
-        topic.assign().map_err(LogError::Client)?;
         Ok(topic)
     }
 
@@ -256,7 +291,7 @@ impl Topic {
             });
         };
         self.partitions = (0..partitions as i32)
-            .map(|id| (id, Progress { next: 0, end: 0 }))
+            .map(|id| (id, Progress::default()))
             .collect();
         Ok(())
     }
@@ -266,6 +301,7 @@ impl Topic {
         let ranges = topics::log_ranges(self.consumer.client(), &self.name, self.partitions.len())?;
         for (partition, (low, high)) in ranges {
             if let Some(progress) = self.partitions.get_mut(&partition) {
+                progress.begin = low.0;
                 progress.next = progress.next.max(low.0);
                 progress.end = high.0;
             }
@@ -273,12 +309,19 @@ impl Topic {
         Ok(())
     }
 
-    fn assign(&self) -> Result<(), KafkaError> {
+    /// Begins to read `tail` records before the ends, or at the beginnings; whether
+    /// there are any before that.
+    fn start(&mut self, tail: i64) -> Result<bool, KafkaError> {
         let mut list = TopicPartitionList::new();
-        for (&partition, progress) in &self.partitions {
+        let mut more = false;
+        for (&partition, progress) in &mut self.partitions {
+            progress.next = progress.begin.max(progress.end.saturating_sub(tail));
+            more |= progress.next > progress.begin;
             list.add_partition_offset(&self.name, partition, Offset::Offset(progress.next))?;
         }
-        self.consumer.assign(&list)
+        self.first_time = true;
+        self.consumer.assign(&list)?;
+        Ok(more)
     }
 
     /// Reads until every partition is at its end. Gives up when nothing comes

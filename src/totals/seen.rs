@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::money::grouped;
 use crate::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
 /// Everything read so far.
@@ -106,14 +107,13 @@ impl Seen {
         });
     }
 
-    /// Says how many records were left out, if any were.
-    pub fn warn_of_unreadable(&self) {
-        if let Some(first) = &self.first_unreadable {
-            tracing::warn!(
-                "{} records are not what tally99 writes and are left out; the first: {first}",
-                self.unreadable
-            );
-        }
+    /// Which records were left out, if any were.
+    pub fn left_out(&self) -> Option<String> {
+        let first = self.first_unreadable.as_ref()?;
+        let count = grouped(self.unreadable);
+        Some(format!(
+            "{count} records are not what tally99 writes and are left out; the first: {first}"
+        ))
     }
 }
 

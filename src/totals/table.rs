@@ -7,39 +7,58 @@ use jiff::tz::TimeZone;
 
 use super::By;
 use super::seen::Seen;
-use super::text::{Column, ago, columns, grouped, harmless};
+use super::text::{Column, ago, columns, harmless};
 use super::view::View;
-use crate::money::{Currency, MoneyTotal, group_thousands};
+use crate::money::{Currency, MoneyTotal, group_thousands, grouped};
 use crate::publish::records::{CampaignTotal, CompleteCut, CutRecord};
 
-/// Lines of [`table`] that are no campaign: to fit a table to a terminal.
-pub(super) const LINES_AROUND: usize = 8;
+/// The title of the names' column.
+pub(super) const NAME: &str = "campaign";
 
 /// The whole table, with the cut above and what was left out below. Times are
 /// those of `zone`.
 pub(super) fn table(view: &View<'_>, seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "{}", cut_line(seen, zone, now_ms));
-    if let Some(complete) = &seen.complete {
-        let cut = &complete.record;
-        let _ = writeln!(out, "{}", sums(cut));
-        let _ = writeln!(out, "{}", records(cut));
+    let foot = foot(view, view.missing.len());
+    joined(&head(seen, zone, now_ms), &campaign_columns(view), &foot)
+}
+
+/// The whole of it, line by line.
+pub(super) fn joined(head: &[String], cells: &[Column], foot: &[String]) -> String {
+    let mut out = head.join("\n");
+    out.push_str("\n\n");
+    if cells.iter().any(|column| !column.cells.is_empty()) {
+        out.push_str(&columns(cells));
+        out.push('\n');
     }
+    out.push_str(&foot.join("\n"));
     out.push('\n');
-    if view.rows.is_empty() {
-        out.push_str(if view.missing.is_empty() {
-            "No campaign has a total yet.\n"
-        } else {
-            ""
-        });
-    } else {
-        out.push_str(&columns(&campaign_columns(view)));
-        let _ = writeln!(out, "\n{}", footer(view));
-    }
-    for name in &view.missing {
-        let _ = writeln!(out, "No total for campaign {}.", harmless(name));
-    }
     out
+}
+
+/// What stands above the campaigns: the cut and its sums.
+pub(super) fn head(seen: &Seen, zone: &TimeZone, now_ms: i64) -> Vec<String> {
+    let mut lines = vec![cut_line(seen, zone, now_ms)];
+    if let Some(complete) = &seen.complete {
+        lines.extend([sums(&complete.record), records(&complete.record)]);
+    }
+    lines
+}
+
+/// What stands below them, with the names of as many campaigns that have no total.
+pub(super) fn foot(view: &View<'_>, named: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !view.rows.is_empty() {
+        lines.push(footer(view));
+    } else if view.missing.is_empty() {
+        lines.push("No campaign has a total yet.".into());
+    }
+    let named = view.missing.iter().take(named);
+    let left = view.missing.len() - named.len();
+    lines.extend(named.map(|name| format!("No total for campaign {}.", harmless(name))));
+    if left > 0 {
+        lines.push(format!("No total for {} more.", grouped(left as u64)));
+    }
+    lines
 }
 
 /// One cut in one line, for output that scrolls.
@@ -48,7 +67,7 @@ pub(super) fn line(view: &View<'_>, seen: &Seen, zone: &TimeZone) -> String {
         return "no cut is complete yet\n".into();
     };
     let cut = &complete.record;
-    let mut out = format!("cut {}", group_thousands(cut.id.cut.into()));
+    let mut out = format!("cut {}", grouped(cut.id.cut));
     if let Some(at) = &cut.as_of {
         let _ = write!(out, " · as of {}", local(at, zone));
     }
@@ -77,10 +96,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
             "abandoned by its publisher, the next cut publishes every total again"
         }
     };
-    let mut out = format!(
-        "Cut {}, {state}",
-        group_thousands(newest.record.id().cut.into())
-    );
+    let mut out = format!("Cut {}, {state}", grouped(newest.record.id().cut));
     if let Some(written) = newest.written_ms {
         let _ = write!(out, " · published {}", ago(now_ms.saturating_sub(written)));
     }
@@ -88,7 +104,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
         Some(complete) => {
             let cut = &complete.record;
             if cut.id.cut != newest.record.id().cut {
-                let _ = write!(out, " · sums of cut {}", group_thousands(cut.id.cut.into()));
+                let _ = write!(out, " · sums of cut {}", grouped(cut.id.cut));
             }
             if let Some(at) = &cut.as_of {
                 let _ = write!(out, " · as of {}", local(at, zone));
@@ -100,7 +116,7 @@ fn cut_line(seen: &Seen, zone: &TimeZone, now_ms: i64) -> String {
 }
 
 fn sums(cut: &CompleteCut) -> String {
-    let mut parts = vec![format!("{} gifts", group_thousands(cut.gifts.into()))];
+    let mut parts = vec![format!("{} gifts", grouped(cut.gifts))];
     for (currency, money) in &cut.money {
         // Several currencies may share a sign, so the code goes with each.
         let code = if cut.money.len() > 1 {
@@ -114,16 +130,13 @@ fn sums(cut: &CompleteCut) -> String {
         }
     }
     parts.push(format!("{} flowers", grouped(cut.flowers)));
-    parts.push(format!(
-        "about {} donors",
-        group_thousands(cut.donors.into())
-    ));
+    parts.push(format!("about {} donors", grouped(cut.donors)));
     parts.join(" · ")
 }
 
 fn records(cut: &CompleteCut) -> String {
     let [events, duplicates, dead, late] =
-        [cut.events, cut.duplicates, cut.dead_letters, cut.late].map(|n| group_thousands(n.into()));
+        [cut.events, cut.duplicates, cut.dead_letters, cut.late].map(grouped);
     format!(
         "{events} events: {duplicates} repeats, {dead} dead letters; {late} too late for the windows"
     )
@@ -141,7 +154,7 @@ fn footer(view: &View<'_>) -> String {
     format!("{shown} of {of} campaigns, by {by}.")
 }
 
-fn campaign_columns(view: &View<'_>) -> Vec<Column> {
+pub(super) fn campaign_columns(view: &View<'_>) -> Vec<Column> {
     let rows = &view.rows;
     let column = |title: &str, right: bool, cells: Vec<String>| Column {
         title: title.into(),
@@ -157,16 +170,14 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
                 .collect(),
         ),
         column(
-            "campaign",
+            NAME,
             false,
             rows.iter().map(|row| harmless(&row.campaign)).collect(),
         ),
         column(
             "gifts",
             true,
-            rows.iter()
-                .map(|row| group_thousands(row.gifts.into()))
-                .collect(),
+            rows.iter().map(|row| grouped(row.gifts)).collect(),
         ),
     ];
     if let Some(currency) = view.currency {
@@ -198,24 +209,26 @@ fn campaign_columns(view: &View<'_>) -> Vec<Column> {
     columns.push(column(
         "≈ donors",
         true,
-        rows.iter()
-            .map(|row| group_thousands(row.donors.into()))
-            .collect(),
+        rows.iter().map(|row| grouped(row.donors)).collect(),
     ));
     columns
 }
 
 /// The column that the order goes by.
 fn leading_column(view: &View<'_>) -> Option<Column> {
-    let begins = match view.by {
-        By::Net => "net",
+    campaign_columns(view)
+        .into_iter()
+        .find(|column| column.title.starts_with(leading(view.by)))
+}
+
+/// What its title begins with.
+pub(super) fn leading(by: By) -> &'static str {
+    match by {
+        By::Net => "net ",
         By::Gifts => "gifts",
         By::Donors => "≈ donors",
         By::Flowers => "flowers",
-    };
-    campaign_columns(view)
-        .into_iter()
-        .find(|column| column.title.starts_with(begins))
+    }
 }
 
 fn other_money(row: &CampaignTotal, shown: Currency) -> String {
@@ -238,7 +251,7 @@ fn local(at: &str, zone: &TimeZone) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jiff::tz::TimeZoneDatabase;
@@ -247,7 +260,7 @@ mod tests {
     use super::super::view::tests::args;
     use super::*;
 
-    fn shanghai() -> TimeZone {
+    pub fn shanghai() -> TimeZone {
         TimeZoneDatabase::bundled().get("Asia/Shanghai").unwrap()
     }
 

@@ -5,8 +5,6 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::money::group_thousands;
-
 /// The text with everything invisible made visible: control characters (names
 /// come from strangers, and could move the cursor or set the window's title),
 /// and what reverses or hides text.
@@ -25,14 +23,11 @@ pub(crate) fn harmless(text: &str) -> String {
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}' | '\u{2028}' | '\u{2029}'
-            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
-}
-
-/// `-1234567` as `-1,234,567`.
-pub(super) fn grouped(number: i128) -> String {
-    let sign = if number < 0 { "-" } else { "" };
-    format!("{sign}{}", group_thousands(number.unsigned_abs()))
+            // All but U+200D, which joins emoji.
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// How many columns of a terminal the text takes: two for a Chinese character.
@@ -48,6 +43,45 @@ pub(super) struct Column {
     pub cells: Vec<String>,
 }
 
+impl Column {
+    /// How many columns of a terminal it takes.
+    pub fn width(&self) -> usize {
+        let cells = self.cells.iter().map(|cell| width(cell)).max();
+        cells.unwrap_or(0).max(width(&self.title))
+    }
+}
+
+/// The text in at most so many columns of a terminal, with … where something is cut off.
+pub(super) fn shortened(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.into();
+    }
+    let ends = text.char_indices().map(|(at, _)| &text[..at]);
+    let kept = ends.take_while(|kept| width(kept) < columns).last();
+    match kept {
+        Some(kept) => format!("{kept}…"),
+        None => String::new(),
+    }
+}
+
+/// The text in lines of at most so many columns, broken at blanks.
+pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let word = shortened(word, columns);
+        let line = lines.last_mut().expect("never empty");
+        if line.is_empty() {
+            line.push_str(&word);
+        } else if width(line) + 1 + width(&word) <= columns {
+            line.push(' ');
+            line.push_str(&word);
+        } else {
+            lines.push(word);
+        }
+    }
+    lines
+}
+
 /// The columns side by side, two blanks between them, titles above.
 pub(super) fn columns(columns: &[Column]) -> String {
     let rows = columns
@@ -55,18 +89,7 @@ pub(super) fn columns(columns: &[Column]) -> String {
         .map(|column| column.cells.len())
         .max()
         .unwrap_or(0);
-    let widths: Vec<usize> = columns
-        .iter()
-        .map(|column| {
-            let cells = column
-                .cells
-                .iter()
-                .map(|cell| width(cell))
-                .max()
-                .unwrap_or(0);
-            cells.max(width(&column.title))
-        })
-        .collect();
+    let widths: Vec<usize> = columns.iter().map(Column::width).collect();
     let mut out = String::new();
     let mut line = |cell: &dyn Fn(&Column) -> String| {
         let mut text = String::new();
@@ -139,6 +162,23 @@ mod tests {
         assert_eq!(harmless("a\u{1b}[2Jb\r\n"), "a\\u{1b}[2Jb\\u{d}\\u{a}");
         assert_eq!(harmless("\u{202e}evil\u{9b}"), "\\u{202e}evil\\u{9b}");
         assert_eq!(harmless("免费午餐 👩‍👧"), "免费午餐 👩‍👧");
+        for hidden in "\u{ad}\u{3164}\u{115f}\u{1160}\u{ffa0}\u{180e}\u{200c}\u{e0041}".chars() {
+            let shown = format!("a\\u{{{:x}}}b", hidden as u32);
+            assert_eq!(harmless(&format!("a{hidden}b")), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_off_or_broken() {
+        assert_eq!(shortened("免费午餐", 8), "免费午餐");
+        assert_eq!(shortened("免费午餐", 7), "免费午…");
+        assert_eq!(shortened("免费午餐", 6), "免费…");
+        assert_eq!(shortened("免费午餐", 0), "");
+        assert_eq!(
+            wrapped("one two 免费午餐 four", 9),
+            ["one two", "免费午餐", "four"]
+        );
+        assert_eq!(wrapped("免费午餐免费 x", 5), ["免费…", "x"]);
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -117,15 +118,40 @@ fn what_cannot_be_is_refused() {
     }
 }
 
+#[test]
+fn a_reader_that_leaves_does_not_end_it_before_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Instant::now();
+    let mut child = demo(folder.path(), 3)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(begun.elapsed() >= Duration::from_secs(3), "it ended early");
+}
+
 /// A command on a terminal of its own. Dropped, it is killed.
-struct OnTerminal {
+pub struct OnTerminal {
     child: Child,
     terminal: File,
     shown: Arc<Mutex<String>>,
 }
 
 impl OnTerminal {
-    fn start(command: &mut Command) -> OnTerminal {
+    /// On a terminal of 110 columns and 30 lines.
+    pub fn start(command: &mut Command) -> OnTerminal {
+        OnTerminal::start_reading(command, None)
+    }
+
+    /// `stdin` in the place of the terminal's keys.
+    fn start_reading(command: &mut Command, stdin: impl Into<Option<Stdio>>) -> OnTerminal {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&terminal).expect("ours");
         unlockpt(&terminal).expect("ours");
@@ -149,7 +175,7 @@ impl OnTerminal {
                 .expect("its other end")
         };
         let child = command
-            .stdin(end())
+            .stdin(stdin.into().unwrap_or_else(|| end().into()))
             .stdout(end())
             .stderr(Stdio::null())
             .spawn();
@@ -175,8 +201,9 @@ impl OnTerminal {
         self.shown.lock().expect("nobody panicked").contains(text)
     }
 
+    /// Waits until it has shown this.
     #[track_caller]
-    fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         let mut ended = None;
         wait_until(DEADLINE, &format!("the terminal shows {text:?}"), || {
             // In this order: what it shows last counts as well.
@@ -201,7 +228,13 @@ impl OnTerminal {
         modes.contains(LocalModes::ECHO | LocalModes::ICANON)
     }
 
-    fn wait(&mut self) -> Option<i32> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("our own child");
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;
         wait_until(DEADLINE, "it ends", || {
             let status = self.child.try_wait().expect("our own child");
@@ -247,4 +280,18 @@ fn ctrl_c_twice_gives_the_terminal_back_at_once() {
     it.wait_for(LEAVE_SCREEN);
     assert_eq!(it.wait(), Some(130));
     assert!(it.is_as_before(), "what is typed is not shown any more");
+}
+
+#[test]
+fn a_terminal_that_does_not_control_it_sees_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = demo(folder.path(), 1);
+    // A session of its own has no terminal to read keys from.
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(demo.get_program());
+    command.args(demo.get_args()).current_dir(folder.path());
+    let mut it = OnTerminal::start_reading(&mut command, Stdio::null());
+    it.wait_for(" campaigns equal, and all sums");
+    assert_eq!(it.wait(), Some(0));
+    assert!(it.shows("making events for 1 s") && !it.shows(ENTER_SCREEN));
 }

@@ -14,6 +14,7 @@ use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
 use tally99::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
+use crate::demo::OnTerminal;
 use crate::process::{self, Running, tally99};
 
 /// More than any of these tests needs on a busy machine.
@@ -63,11 +64,17 @@ impl Kafka {
     }
 
     fn write_cut(&self, cut: &CutRecord) {
-        self.write(
-            "cuts",
-            &cut.id().cut.to_string(),
-            &serde_json::to_vec(cut).unwrap(),
-        );
+        self.write_cuts(std::slice::from_ref(cut));
+    }
+
+    fn write_cuts(&self, cuts: &[CutRecord]) {
+        for cut in cuts {
+            self.write(
+                "cuts",
+                &cut.id().cut.to_string(),
+                &serde_json::to_vec(cut).unwrap(),
+            );
+        }
         self.producer.flush(DEADLINE).unwrap();
     }
 
@@ -81,6 +88,16 @@ impl Kafka {
 fn run(command: &mut Command) -> (i32, String, String) {
     let finished = process::run(command, DEADLINE);
     (finished.code(), finished.stdout, finished.stderr)
+}
+
+/// Exit code and standard error of a command whose output nobody reads.
+fn unread(command: &mut Command) -> (Option<i32>, String) {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
 }
 
 fn cny(net: i128) -> BTreeMap<Currency, MoneyTotal> {
@@ -153,7 +170,7 @@ fn expected(totals: &[CampaignTotal]) -> Expected {
         events: total.version,
         gifts: total.gifts,
         flowers: 0,
-        donors: None,
+        donors: Some(total.donors),
         money: total.money.clone(),
         first_at_ms: FIRST_MS,
         last_at_ms: FIRST_MS + 1_000,
@@ -270,6 +287,11 @@ fn compare_is_0_when_all_is_equal_and_1_when_not() {
          25,100 is exact (allowed: 3.25 %)\n"
     );
 
+    // Nobody reads why: it differs all the same.
+    let servers = kafka.cluster.bootstrap_servers();
+    let args = ["totals", "--bootstrap-servers", &servers, "--compare", path];
+    assert_eq!(unread(&mut tally99(args)), (Some(1), String::new()));
+
     // A file of something else is found out before Kafka is asked.
     std::fs::write(&file, "{}").unwrap();
     let (code, _, err) = kafka.totals(&["--compare", path]);
@@ -320,6 +342,49 @@ fn what_is_missing_is_said_calmly() {
 }
 
 #[test]
+fn what_kafkas_client_quotes_of_a_secret_is_not_shown() {
+    let mut command = tally99(["totals", "--bootstrap-servers", "127.0.0.1:1"]);
+    for property in [
+        "enable.sasl.oauthbearer.unsecure.jwt=true",
+        "sasl.mechanism=OAUTHBEARER",
+        "security.protocol=sasl_plaintext",
+        "sasl.oauthbearer.config=hunter2 x",
+    ] {
+        command.args(["--kafka-property", property]);
+    }
+    let (code, out, err) = run(command.env("RUST_LOG", "debug"));
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("beginning at: ***"), "{err}");
+    assert!(!err.contains("hunter2"), "{err}");
+}
+
+#[test]
+fn cuts_are_read_from_the_end() {
+    let kafka = Kafka::with_topics();
+    let totals = [total("a", 1, 100)];
+    kafka.write_totals(&totals);
+    // Never read: it lies before what it takes.
+    kafka.write("cuts", "x", b"not ours");
+    let both = |cut| [CutRecord::Open(open(cut)), complete(cut, &totals)];
+    kafka.write_cuts(&(1..=200).flat_map(both).collect::<Vec<_>>());
+    let (code, out, err) = kafka.totals(&[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("Cut 200, complete · "), "{out}");
+
+    // Without a complete one near the end it goes on, back to the beginning.
+    let abandoned = |cut| CutRecord::Abandoned(open(cut));
+    kafka.write_cuts(&(201..=500).map(abandoned).collect::<Vec<_>>());
+    let (code, out, err) = kafka.totals(&[]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("Cut 500, abandoned"), "{out}");
+    assert!(out.contains(" · sums of cut 200 · "), "{out}");
+    assert!(
+        err.contains("1 records are not what tally99 writes"),
+        "{err}"
+    );
+}
+
+#[test]
 fn records_of_others_are_left_out_and_told() {
     let (kafka, _) = published();
     kafka.write("campaign-totals", "x", b"not ours");
@@ -343,20 +408,7 @@ fn a_reader_that_leaves_early_is_no_error() {
         "--bootstrap-servers",
         &servers,
     ];
-    let mut child = tally99(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stderr).as_ref()
-        ),
-        (Some(0), "")
-    );
+    assert_eq!(unread(&mut tally99(args)), (Some(0), String::new()));
 }
 
 #[test]
@@ -382,10 +434,30 @@ fn follow_prints_each_new_cut_and_ends_on_ctrl_c() {
         let line = printed.lines().last().unwrap();
         assert!(line.starts_with(&format!("cut {cut} · ")), "{printed}");
     }
+    // What cannot be read later is told with the next cut.
+    kafka.write("campaign-totals", "x", b"not ours");
+    kafka.producer.flush(DEADLINE).unwrap();
+    kafka.write_cut(&complete(11, &totals));
+    follow.wait_for_output(DEADLINE, "1 records are not what tally99 writes");
+    // And that nothing comes any more, once.
+    follow.wait_for_output(DEADLINE, "No newer cut for over 10 s");
     follow.signal(Signal::INT);
     let finished = follow.wait(DEADLINE);
     assert_eq!(finished.code(), 0, "{finished}");
-    assert_eq!(finished.stdout.lines().count(), 4, "{finished}");
+    assert_eq!(finished.stdout.lines().count(), 5, "{finished}");
+}
+
+#[test]
+fn follow_on_a_terminal_says_when_nothing_comes_any_more() {
+    let (kafka, _) = published();
+    let servers = kafka.cluster.bootstrap_servers();
+    let args = ["totals", "--follow", "--bootstrap-servers", &servers];
+    let mut follow = OnTerminal::start(&mut tally99(args));
+    follow.wait_for("Cut 7, complete");
+    follow.wait_for(" of 201 campaigns, by net in CNY.");
+    follow.wait_for("No newer cut for over 10 s");
+    follow.signal(Signal::INT);
+    assert_eq!(follow.wait(), Some(0));
 }
 
 /// On a real broker, which goes away in the middle.
