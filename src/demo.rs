@@ -30,6 +30,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
+use rustix::process::{Signal, getpid, kill_process};
 
 use crate::config::Config;
 use crate::generate::{KafkaSink, KafkaSinkError, SettingsError, Traffic};
@@ -44,8 +45,8 @@ use board::Board;
 use broker::Broker;
 use draw::{Phase, Picture};
 use report::{Lines, Summary};
-use screen::Screen;
 pub use screen::restore_terminal;
+use screen::{Key, Screen};
 use source::{Made, Shared, Source};
 
 /// How often the screen is drawn anew.
@@ -381,8 +382,13 @@ impl<'a> Show<'a> {
         match self {
             Show::Screen(screen) => {
                 screen.draw(picture())?;
-                if screen.wait(TICK) {
-                    stop.begin();
+                match screen.wait(TICK) {
+                    // Whoever hears signals ends the process.
+                    Some(Key::Interrupt) if stop.has_begun() => {
+                        kill_process(getpid(), Signal::INT).map_err(io::Error::from)?;
+                    }
+                    Some(_) => stop.begin(),
+                    None => {}
                 }
             }
             Show::Lines(lines) => {

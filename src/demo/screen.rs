@@ -13,7 +13,6 @@ use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{cursor, execute};
-use rustix::process::{Signal, getpid, kill_process};
 
 use super::draw::{self, Picture};
 use crate::logging::{Held, Logging};
@@ -74,24 +73,27 @@ impl Screen {
         Ok(())
     }
 
-    /// Waits so long for keys, or until the screen is resized; whether the end
-    /// is wished.
-    pub fn wait(&mut self, patience: Duration) -> bool {
+    /// Waits so long for a key that means something, or until the screen is
+    /// resized.
+    pub fn wait(&mut self, patience: Duration) -> Option<Key> {
         let until = Instant::now() + patience;
         while self.has_keys {
             match event::poll(until.saturating_duration_since(Instant::now())) {
-                Ok(false) => return false,
+                Ok(false) => return None,
                 Ok(true) => match event::read() {
-                    Ok(Event::Resize(..)) => return false,
-                    Ok(event) if is_end(&event) => return true,
-                    Ok(_) => {}
+                    Ok(Event::Resize(..)) => return None,
+                    Ok(event) => {
+                        if let Some(key) = Key::of(&event) {
+                            return Some(key);
+                        }
+                    }
                     Err(_) => self.has_keys = false,
                 },
                 Err(_) => self.has_keys = false,
             }
         }
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        false
+        None
     }
 }
 
@@ -101,18 +103,27 @@ impl Drop for Screen {
     }
 }
 
-/// Whether it is q, Esc or Ctrl-C.
-fn is_end(event: &Event) -> bool {
-    let Event::Key(key) = event else { return false };
-    if key.kind != KeyEventKind::Press {
-        return false;
+/// A key that means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// q or Esc: end.
+    Quit,
+    /// Ctrl-C, of which the terminal makes no signal while it is ours: as
+    /// everywhere else, the first asks for the end and the second ends at once.
+    Interrupt,
+}
+
+impl Key {
+    fn of(event: &Event) -> Option<Key> {
+        let Event::Key(key) = event else { return None };
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            _ if key.kind != KeyEventKind::Press => None,
+            KeyCode::Char('c') if is_control => Some(Key::Interrupt),
+            KeyCode::Char('q' | 'Q') | KeyCode::Esc => Some(Key::Quit),
+            _ => None,
+        }
     }
-    if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-        // In raw mode the terminal makes no signal of it; as everywhere else,
-        // the first asks for the end and the second ends at once.
-        return kill_process(getpid(), Signal::INT).is_err();
-    }
-    matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc)
 }
 
 /// Keeps the message of a panic for later while the screen is up.
