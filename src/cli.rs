@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Loaded, RawProperty};
 use crate::demo::DemoArgs;
 use crate::generate::GenerateArgs;
+use crate::logging::LogFormat;
 use crate::totals::TotalsArgs;
 
 /// Exact live totals of a giving day, folded from Kafka.
@@ -36,15 +37,6 @@ Exit codes:
   1  a check failed: the totals differ from what was expected
   2  wrong usage or configuration
   3  Kafka, a file or something else outside failed";
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line, for machines.
-    Json,
-}
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -216,7 +208,8 @@ impl SettingsArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
-    /// Read up to the ends that the partitions have now, emit the last cut, and exit
+    /// Read up to the ends that the partitions have now, emit the last cut, and
+    /// exit; if it is stopped before, the exit code is 3
     #[arg(long)]
     pub until_end: bool,
     /// Wait for the topic of the events if it is missing, instead of exiting

@@ -12,7 +12,6 @@ use rdkafka::types::RDKafkaConfRes;
 use super::KafkaConfig;
 use super::error::did_you_mean;
 use crate::kafka::client;
-use crate::publish::sender::TRY_FOR;
 
 /// What stands in the place of a secret.
 pub(super) const HIDDEN: &str = "***";
@@ -134,7 +133,7 @@ pub(super) fn check_together(kafka: &KafkaConfig) -> Vec<String> {
     let refusals = [
         refusal::<BaseConsumer<Quiet>>(client::reader(kafka)),
         refusal::<BaseConsumer<Quiet>>(client::member(kafka)),
-        refusal::<BaseProducer<Quiet>>(client::producer(kafka, "publisher", TRY_FOR)),
+        refusal::<BaseProducer<Quiet>>(client::publisher(kafka)),
         refusal::<AdminClient<Quiet>>(client::admin_settings(kafka)),
     ];
     let mut reasons = Vec::new();

@@ -104,6 +104,13 @@ pub fn member(config: &KafkaConfig) -> ClientConfig {
     settings(config, "member", &good, &must)
 }
 
+/// The producer of upserts. librdkafka tries each for 5 s on its own, before we
+/// look whether we may still send; short, because what lies in its queue is sent
+/// whatever has happened to this process meanwhile.
+pub fn publisher(config: &KafkaConfig) -> ClientConfig {
+    producer(config, "publisher", Duration::from_secs(5))
+}
+
 /// A producer whose deliveries come once and in order while it lives.
 ///
 /// `patience`: how long librdkafka tries a message; [`Duration::ZERO`] is for ever.

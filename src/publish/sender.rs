@@ -69,17 +69,13 @@ struct Answers {
     error: Option<KafkaError>,
 }
 
-/// How long librdkafka tries on its own before we look whether we may still
-/// send. Short, because what lies in its queue is sent whatever has happened to
-/// this process meanwhile.
-pub(crate) const TRY_FOR: Duration = Duration::from_secs(5);
 /// How long one look for acknowledgements takes.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Sender {
     /// A producer of our topics.
     pub fn new(config: &KafkaConfig, health: &Arc<Health>) -> Result<Sender, KafkaError> {
-        let settings = client::producer(config, "publisher", TRY_FOR);
+        let settings = client::publisher(config);
         let (producer, answers) = producer(&settings, health)?;
         let health = health.clone();
         Ok(Sender {
@@ -148,7 +144,7 @@ impl Sender {
             self.producer.poll(LOOK);
             let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.acknowledged + answers.failed.len() < expected {
-                continue; // librdkafka answers for each within TRY_FOR.
+                continue; // librdkafka answers for each in a while: see `client::publisher`.
             }
             let Answers { failed, error, .. } = std::mem::take(answers);
             if let (Some(error), Some(&place)) = (error, failed.first()) {
