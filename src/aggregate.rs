@@ -117,6 +117,8 @@ impl Worker {
         if until.is_some() {
             // The end of a partition is not always behind a record.
             settings.set("enable.partition.eof", "true");
+            // Only the leader knows how far the log goes.
+            settings.set("client.rack", "");
         }
         Ok(Worker {
             topic: config.topics.donations.clone(),
@@ -149,15 +151,12 @@ impl Worker {
                 break;
             }
             let is_behind = self.read()?;
-            let interval = if is_behind {
-                self.flush_interval * WHEN_BEHIND
-            } else {
-                self.flush_interval
-            };
+            let patience = if is_behind { WHEN_BEHIND } else { 1 };
             let has_caught_up = self.catches_up(is_behind);
-            if has_caught_up || flushed.elapsed() >= interval {
+            if has_caught_up || flushed.elapsed() >= patience * self.flush_interval {
                 flushed = Instant::now();
-                let donors_due = has_caught_up || donors_flushed.elapsed() >= self.donors_interval;
+                let donors_due =
+                    has_caught_up || donors_flushed.elapsed() >= patience * self.donors_interval;
                 if donors_due {
                     donors_flushed = Instant::now();
                 }

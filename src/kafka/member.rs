@@ -122,6 +122,8 @@ pub struct Member {
 
 /// How often membership is confirmed.
 const CONFIRM_EVERY: Duration = Duration::from_millis(500);
+/// How often it is tried while it is not.
+const TRY_EVERY: Duration = Duration::from_millis(50);
 /// How often the number of partitions is looked up.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -231,7 +233,12 @@ impl Confirmer {
                 tracing::debug!("membership not confirmed: {error}");
                 self.membership.state().refusal = Some(error);
             }
-            std::thread::sleep(CONFIRM_EVERY);
+            let is_confirmed = self.membership.is_confirmed();
+            std::thread::sleep(if is_confirmed {
+                CONFIRM_EVERY
+            } else {
+                TRY_EVERY
+            });
         }
     }
 
