@@ -121,11 +121,11 @@ impl Publisher {
                 Ok(Job::Begin) => self.begin(),
                 Ok(Job::Publish(cut, windows)) => {
                     // A busy publisher is never idle, so it looks before each cut.
-                    self.look();
-                    Some(match self.must_begin {
-                        true => Report::Abandoned,
-                        false => self.publish(&cut, &windows),
-                    })
+                    let found = self.look();
+                    match self.must_begin {
+                        true => found, // If it was found before, it is reported.
+                        false => Some(self.publish(&cut, &windows)),
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -142,10 +142,13 @@ impl Publisher {
     fn begin(&mut self) -> Option<Report> {
         self.revocations = self.membership.revocations();
         let newest = self.cuts.newest(&self.shutdown)?;
-        if let Some(before) = &newest.id
-            && let Some(why) = self.disagrees(before, newest.epoch)
-        {
-            return Some(Report::Refused(why));
+        if let Some(before) = &newest.id {
+            if let Some(why) = self.disagrees(before, newest.epoch) {
+                return Some(Report::Refused(why));
+            }
+            if let Err(why) = self.is_beside(before)? {
+                return Some(Report::Refused(why));
+            }
         }
         self.next_cut = self.next_cut.max(newest.next_cut);
         let ends = self.cuts.log_ends(&self.topics.donations, &self.shutdown)?;
@@ -161,12 +164,12 @@ impl Publisher {
             }
         };
         for (&partition, &published) in &gate {
-            let end = ends.get(&partition).copied().unwrap_or_default();
-            if published > end {
+            let end = ends.get(&partition).copied();
+            if end.is_none_or(|end| published > end) {
                 return Some(Report::BeyondLog {
                     partition,
                     published,
-                    end,
+                    end: end.unwrap_or_default(),
                 });
             }
         }
@@ -201,22 +204,35 @@ impl Publisher {
                 before.rules, self.rules
             ));
         }
-        if before.group != self.group && !self.has_begun {
-            let members = self.cuts.live_members(&before.group);
-            return members.first().map(|member| {
-                format!(
-                    "group {} has a live member, {member}, that publishes to the same topics as \
-                     this process of group {}. Stop it first, or use other topics",
-                    before.group, self.group
-                )
-            });
-        }
         None
     }
 
-    /// Looks whether others write to `cuts`.
+    /// Why this process must not publish beside one of another group, if it must
+    /// not: of two that find each other under way, the one whose name comes first
+    /// stays. `None` as an answer: the end of the process comes first.
+    fn is_beside(&mut self, before: &CutId) -> Option<Result<(), String>> {
+        let is_first = client::process_name() < before.publisher.as_str();
+        if before.group == self.group || (self.has_begun && is_first) {
+            return Some(Ok(()));
+        }
+        let members = self.cuts.live_members(&before.group, &self.shutdown)?;
+        Some(match members.first() {
+            None => Ok(()),
+            Some(member) => Err(format!(
+                "group {} has a live member, {member}, that publishes to the same topics as this \
+                 process of group {}. Stop it first, or use other topics",
+                before.group, self.group
+            )),
+        })
+    }
+
+    /// Looks whether others write to `cuts`; reports it once for each time that
+    /// we have begun.
     fn look(&mut self) -> Option<Report> {
         let why = self.cuts.intrusion(client::process_name())?;
+        if self.must_begin {
+            return None;
+        }
         tracing::warn!("{why}: emitting every campaign again");
         self.must_begin = true;
         Some(Report::Abandoned)

@@ -110,6 +110,9 @@ pub enum RunError {
          sends them again"
     )]
     DeadLetters(u64),
+    /// The end of the log was to be reached.
+    #[error("ended before counting began. Nothing was published")]
+    NotBegun,
     /// A bug.
     #[error("the {0} ended unexpectedly; this is a bug. The log and the totals are unharmed")]
     Panic(&'static str),
@@ -130,7 +133,11 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let health = Arc::new(Health::default());
     let Some(ready) = prepare::prepare(config, options, &health, shutdown).await? else {
-        return Ok(()); // The end was asked for while Kafka was waited for.
+        // The end was asked for while Kafka was waited for.
+        return match options.until_end {
+            true => Err(RunError::NotBegun),
+            false => Ok(()),
+        };
     };
     supervisor::supervise(config, ready, &health, shutdown, view).await
 }

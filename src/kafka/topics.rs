@@ -63,14 +63,18 @@ fn own(topics: &TopicsConfig) -> [&str; 4] {
     ]
 }
 
+/// An error, and the topic that it is about.
+pub type OfTopic = (String, KafkaError);
+
 /// Those of our own topics that are not there.
 pub fn missing<C: ClientContext>(
     client: &Client<C>,
     topics: &TopicsConfig,
-) -> Result<Vec<String>, KafkaError> {
+) -> Result<Vec<String>, OfTopic> {
     let mut missing = Vec::new();
     for topic in own(topics) {
-        if partitions(client, topic)?.is_none() {
+        let found = partitions(client, topic);
+        if found.map_err(|error| (topic.to_owned(), error))?.is_none() {
             missing.push(topic.to_owned());
         }
     }
@@ -82,16 +86,23 @@ pub fn missing<C: ClientContext>(
 pub struct TopicSettings(ConfigResource);
 
 impl TopicSettings {
-    /// The settings of a topic; `None` if the brokers do not say (no permission to
-    /// ask, or a broker that does not know the question).
+    /// The settings of a topic.
+    ///
+    /// # Errors
+    ///
+    /// When the brokers do not say: no permission to ask, or no answer.
     pub async fn of<C: ClientContext>(
         admin: &AdminClient<C>,
         topic: &str,
-    ) -> Option<TopicSettings> {
+    ) -> Result<TopicSettings, KafkaError> {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
         let topic = ResourceSpecifier::Topic(topic);
-        let described = admin.describe_configs([&topic], &options).await;
-        described.ok()?.pop()?.ok().map(TopicSettings)
+        let described = admin.describe_configs([&topic], &options).await?.pop();
+        let code = RDKafkaErrorCode::UnknownTopic;
+        match described.unwrap_or(Err(code)) {
+            Ok(resource) => Ok(TopicSettings(resource)),
+            Err(code) => Err(KafkaError::AdminOp(code)),
+        }
     }
 
     fn get(&self, name: &str) -> &str {
@@ -124,7 +135,7 @@ pub async fn create<C: ClientContext>(
     topics: &TopicsConfig,
     missing: &[String],
     partitions: usize,
-) -> Result<Vec<String>, (String, KafkaError)> {
+) -> Result<Vec<String>, OfTopic> {
     let cuts_retention_ms = (30 * DAY_MS).to_string();
     // A dead letter may be as large as any record, and has headers on top.
     let dead_letter_bytes = (8 << 20).to_string();

@@ -44,6 +44,8 @@ pub struct Newest {
 pub struct Cuts {
     topic: String,
     reader: BaseConsumer<Context>,
+    /// How long a member of a group may be dead.
+    patience: Duration,
     told: Option<Instant>,
 }
 
@@ -57,10 +59,13 @@ impl Cuts {
         let context = Context {
             health: health.clone(),
         };
-        let reader = client::reader(config).create_with_context(context)?;
+        let mut settings = client::reader(config);
+        // The end of a partition is not always behind a record.
+        settings.set("enable.partition.eof", "true");
         Ok(Cuts {
             topic: topic.to_owned(),
-            reader,
+            reader: settings.create_with_context(context)?,
+            patience: config.session_timeout + Duration::from_secs(2),
             told: None,
         })
     }
@@ -127,6 +132,7 @@ impl Cuts {
                     next = message.offset() + 1;
                     take(message.payload());
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) => return Err(error),
                 None if Instant::now() > deadline => {
                     return Err(KafkaError::MessageConsumption(Code::OperationTimedOut));
@@ -207,6 +213,7 @@ impl Cuts {
                         found = Some(format!("another publisher, {publisher}, wrote cut {cut}"));
                     }
                 }
+                Err(KafkaError::PartitionEOF(_)) => {}
                 Err(error) => match error.rdkafka_error_code() {
                     // The reader would stand still from here on.
                     Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
@@ -222,9 +229,23 @@ impl Cuts {
         found
     }
 
-    /// The live members of another group; none if the brokers do not say.
-    pub fn live_members(&self, group: &str) -> Vec<GroupMember> {
-        group::live_members(self.reader.client(), group).unwrap_or_default()
+    /// The live members of another group. One that was killed stays a member until
+    /// its session ends, so that is waited for. `None` if the end of the process
+    /// comes first.
+    pub fn live_members(&mut self, group: &str, shutdown: &Shutdown) -> Option<Vec<GroupMember>> {
+        let since = Instant::now();
+        while !shutdown.is_overdue(super::PATIENCE) {
+            match group::live_members(self.reader.client(), group) {
+                Ok(members) if members.is_empty() || since.elapsed() > self.patience => {
+                    return Some(members);
+                }
+                Ok(_) => {}
+                Err(error) if group::is_unsupported(&error) => return Some(Vec::new()),
+                Err(error) => self.tell(&error),
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+        None
     }
 
     fn tell(&mut self, error: &KafkaError) {

@@ -67,7 +67,7 @@ const TRUNCATED_BYTES: usize = 64 * 1024;
 /// The same of the record's key.
 const TRUNCATED_KEY_BYTES: usize = 1024;
 /// How many that were not delivered may wait; then no more are taken.
-const FAILED_MAX: usize = 10_000;
+const FAILED_MAX: usize = 1_000;
 /// A batch holds one record, or as many as fit this size: a topic refuses a batch
 /// as a whole, and small records are not to share the fate of a large one.
 const BATCH_BYTES: usize = 16 * 1024;
@@ -105,7 +105,7 @@ impl DeadLetters {
     /// Sends one; waits while the queue is full or too many are not delivered,
     /// which slows the reader down.
     pub fn send(&self, letter: &DeadLetter<'_>, shutdown: &Shutdown) {
-        while self.state.failed().len() >= FAILED_MAX && !shutdown.is_overdue(super::PATIENCE) {
+        while self.state.failed().len() >= FAILED_MAX && !shutdown.has_begun() {
             std::thread::sleep(Duration::from_millis(100));
             self.retry(shutdown);
         }
@@ -167,7 +167,7 @@ impl DeadLetters {
         let mut unsent = record;
         while let Err((error, record)) = self.producer.send(unsent) {
             match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull) if !shutdown.is_overdue(super::PATIENCE) => {
+                Some(RDKafkaErrorCode::QueueFull) if !shutdown.has_begun() => {
                     std::thread::sleep(Duration::from_millis(5));
                     unsent = record;
                 }

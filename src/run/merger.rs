@@ -71,6 +71,8 @@ pub struct Merger {
     windows_at: Option<Instant>,
     /// The offsets of the newest cut that came with windows.
     windows_of: Option<BTreeMap<Partition, Offset>>,
+    /// Whether everything up to `until` has been published.
+    has_reached_the_end: bool,
     progress: Progress,
     error: Option<MergerError>,
 }
@@ -133,6 +135,7 @@ impl Merger {
             published: None,
             windows_at: None,
             windows_of: None,
+            has_reached_the_end: false,
             error: None,
             ends,
         }
@@ -148,7 +151,8 @@ impl Merger {
             self.take_reports();
             if workers_ended {
                 if self.has_ended()? {
-                    let left = self.left_to_the_end().filter(|&left| left > 0);
+                    let left = self.left_to_the_end();
+                    let left = left.filter(|&left| left > 0 && !self.has_reached_the_end);
                     let error = self.error.or(left.map(MergerError::EndedEarly));
                     return error.map_or(Ok(()), Err);
                 }
@@ -159,6 +163,7 @@ impl Merger {
                 let why_not = self.why_not().or_else(|| self.is_beginning());
                 self.progress.log(&self.merge, &self.gate, why_not);
                 if self.left_to_the_end() == Some(0) {
+                    self.has_reached_the_end = true;
                     self.ends.shutdown.begin();
                 }
             }
@@ -244,6 +249,11 @@ impl Merger {
 
     /// Why nothing can be published now, if so.
     fn why_not(&self) -> Option<String> {
+        self.is_incomplete().or_else(|| self.is_unconfirmed())
+    }
+
+    /// What this process lacks to have the whole view.
+    fn is_incomplete(&self) -> Option<String> {
         let partitions = self.ends.partitions.load(Ordering::Acquire) as Partition;
         let assigned = self.ends.membership.assigned();
         let missing: Vec<_> = (0..partitions)
@@ -261,14 +271,16 @@ impl Merger {
         if (0..partitions).any(|partition| !held.contains_key(&partition)) {
             return Some("not every partition has been looked into yet".to_owned());
         }
-        if !self.ends.membership.is_confirmed() {
-            let refusal = self.ends.membership.refusal();
-            let said = refusal.map_or(String::new(), |error| format!(" ({error})"));
-            return Some(format!(
-                "the group has not confirmed this process for a while{said}"
-            ));
-        }
         None
+    }
+
+    fn is_unconfirmed(&self) -> Option<String> {
+        let membership = &self.ends.membership;
+        let said = || membership.refusal().map(|error| format!(" ({error})"));
+        (!membership.is_confirmed()).then(|| {
+            let said = said().unwrap_or_default();
+            format!("the group has not confirmed this process for a while{said}")
+        })
     }
 
     fn is_beginning(&self) -> Option<String> {
@@ -351,7 +363,7 @@ impl Merger {
             return Ok(true);
         }
         let idle = matches!(self.state, State::Ready | State::NotBegun);
-        let why_not = self.why_not().or_else(|| {
+        let why_not = self.is_incomplete().or_else(|| {
             let left = self.gate.records_left(&held);
             let behind = matches!(self.state, State::Ready) && left > 0;
             behind.then(|| format!("{left} offsets are left to where published totals end"))

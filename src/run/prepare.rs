@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
-use rdkafka::error::KafkaError;
 
 use super::{RunError, RunOptions, list};
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::group;
-use crate::kafka::topics::{self, TopicSettings};
+use crate::kafka::topics::{self, OfTopic, TopicSettings};
 use crate::offset::{Offset, Partition};
 use crate::shard::{Calendar, Rules};
 use crate::shutdown::Shutdown;
@@ -43,12 +42,12 @@ pub(super) async fn prepare(
     };
     let group = look_into_group(&admin, config, health, shutdown).await?;
     match group {
-        Group::Free => check_donations(&admin, &config.topics).await?,
+        Group::Free => check_donations(&admin, &config.topics, health, shutdown).await?,
         Group::Embedded => {} // Its topics have no settings to ask for.
         Group::Ended => return Ok(None),
     }
     let missing = || topics::missing(admin.inner(), &config.topics);
-    let Some(missing) = ask(health, shutdown, missing).await? else {
+    let Some(missing) = ask(config, health, shutdown, missing).await? else {
         return Ok(None);
     };
     if !missing.is_empty() {
@@ -65,12 +64,15 @@ pub(super) async fn prepare(
         }
     }
     if let Group::Free = group {
-        check_own(&admin, &config.topics).await;
+        check_own(&admin, &config.topics, health, shutdown).await;
     }
     let until = if options.until_end {
         let topic = &config.topics.donations;
-        let ranges = || topics::log_ranges(admin.inner(), topic, partitions);
-        let Some(ranges) = ask(health, shutdown, ranges).await? else {
+        let ranges = || {
+            let ranges = topics::log_ranges(admin.inner(), topic, partitions);
+            ranges.map_err(|error| (topic.clone(), error))
+        };
+        let Some(ranges) = ask(config, health, shutdown, ranges).await? else {
             return Ok(None);
         };
         let ends = ranges.into_iter();
@@ -89,18 +91,45 @@ pub(super) async fn prepare(
 /// Asks until there is an answer; brokers may be lost at any time. `None` if the
 /// end is asked for meanwhile.
 async fn ask<T>(
+    config: &Config,
     health: &Health,
     shutdown: &Shutdown,
-    question: impl Fn() -> Result<T, KafkaError>,
+    question: impl Fn() -> Result<T, OfTopic>,
 ) -> Result<Option<T>, RunError> {
     while !shutdown.has_begun() {
         match tokio::task::block_in_place(&question) {
             Ok(answer) => return Ok(Some(answer)),
-            Err(error) if health.note(&error) => tokio::time::sleep(ASK_AGAIN).await,
-            Err(error) => return Err(error.into()),
+            Err((_, error)) if health.note(&error) => tokio::time::sleep(ASK_AGAIN).await,
+            Err((topic, error)) => {
+                return match client::advice(&error, &topic, &config.kafka.group) {
+                    Some(advice) => Err(RunError::Refused(advice)),
+                    None => Err(error.into()),
+                };
+            }
         }
     }
     Ok(None)
+}
+
+/// The settings of a topic; `None` if the brokers will not say, or the end is
+/// asked for meanwhile.
+async fn settings(
+    admin: &AdminClient<Context>,
+    topic: &str,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Option<TopicSettings> {
+    while !shutdown.has_begun() {
+        match TopicSettings::of(admin, topic).await {
+            Ok(settings) => return Some(settings),
+            Err(error) if health.note(&error) => tokio::time::sleep(ASK_AGAIN).await,
+            Err(error) => {
+                tracing::debug!("the settings of topic {topic} are not known: {error}");
+                return None;
+            }
+        }
+    }
+    None
 }
 
 /// How far ahead producers may stamp their records, by Kafka's own default.
@@ -110,8 +139,10 @@ const TIMESTAMPS_AHEAD_MS: u64 = 3_600_000;
 async fn check_donations(
     admin: &AdminClient<Context>,
     topics: &TopicsConfig,
+    health: &Health,
+    shutdown: &Shutdown,
 ) -> Result<(), RunError> {
-    if let Some(donations) = TopicSettings::of(admin, &topics.donations).await {
+    if let Some(donations) = settings(admin, &topics.donations, health, shutdown).await {
         if donations.is_compacted() {
             return Err(RunError::Compacted(topics.donations.clone()));
         }
@@ -129,9 +160,14 @@ async fn check_donations(
 }
 
 /// What holds the last of each key is compacted.
-async fn check_own(admin: &AdminClient<Context>, topics: &TopicsConfig) {
+async fn check_own(
+    admin: &AdminClient<Context>,
+    topics: &TopicsConfig,
+    health: &Health,
+    shutdown: &Shutdown,
+) {
     for topic in [&topics.totals, &topics.windows] {
-        let settings = TopicSettings::of(admin, topic).await;
+        let settings = settings(admin, topic, health, shutdown).await;
         if settings.is_some_and(|settings| !settings.is_compacted()) {
             tracing::warn!(
                 "topic {topic} is not compacted: it keeps every upsert until its retention ends, \

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::AdminClient;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::RunError;
@@ -15,8 +16,8 @@ use super::merger::{Merger, MergerEnds};
 use super::prepare::Ready;
 use crate::aggregate::{Command, Worker, WorkerEnds};
 use crate::config::Config;
-use crate::kafka::client::{self, Health};
-use crate::kafka::group;
+use crate::kafka::client::{self, Context, Health};
+use crate::kafka::group::{self, GroupMember};
 use crate::kafka::member::{Member, MemberEvent, Membership};
 use crate::offset::Partition;
 use crate::publish::dead_letters::DeadLetters;
@@ -128,12 +129,14 @@ pub(super) async fn supervise(
 
     let mut supervisor = Supervisor {
         config,
-        ready: &ready,
+        admin: &ready.admin,
         commands,
         partitions,
         membership,
         gone_since: None,
         incomplete_since: None,
+        lost_at_cut: None,
+        is_replaced: None,
         asked_at: None,
         view: view.clone(),
         merger_has_ended: false,
@@ -230,12 +233,16 @@ impl Thread {
 
 struct Supervisor<'a> {
     config: &'a Config,
-    ready: &'a Ready,
+    admin: &'a AdminClient<Context>,
     commands: Vec<Sender<Command>>,
     partitions: Arc<AtomicUsize>,
     membership: Arc<Membership>,
     gone_since: Option<Instant>,
     incomplete_since: Option<Instant>,
+    /// The newest cut when partitions were lost last, if they ever were.
+    lost_at_cut: Option<u64>,
+    /// Whether others had taken over then, once the brokers have said.
+    is_replaced: Option<bool>,
     /// When the group was asked last who else is in it.
     asked_at: Option<Instant>,
     view: Arc<TotalsView>,
@@ -259,13 +266,13 @@ impl Supervisor<'_> {
                 },
                 ended = ends.recv() => {
                     let Some(Ended { what, result }) = ended else { return Ok(()) };
+                    self.merger_has_ended |= what == Thread::Merger;
                     result?;
                     // Once the end is asked for, they end one after the other.
                     if !shutdown.has_begun() {
                         return Err(RunError::Panic(what.name()));
                     }
-                    if what == Thread::Merger {
-                        self.merger_has_ended = true;
+                    if self.merger_has_ended {
                         return Ok(());
                     }
                 }
@@ -273,6 +280,7 @@ impl Supervisor<'_> {
                     if shutdown.has_begun() {
                         return Ok(());
                     }
+                    self.end_if_replaced()?;
                     self.yield_to_others()?;
                 }
             }
@@ -289,11 +297,8 @@ impl Supervisor<'_> {
                 tracing::debug!("revoked: {partitions:?}, lost: {lost}");
                 self.tell(&partitions, Command::Revoke);
                 if lost {
-                    let members = self.others();
-                    if !members.is_empty() {
-                        let group = self.config.kafka.group.clone();
-                        return Err(RunError::Replaced { group, members });
-                    }
+                    self.lost_at_cut = Some(self.newest_cut());
+                    self.is_replaced = None;
                 }
             }
             MemberEvent::Partitions(found) => return self.count_partitions(found),
@@ -349,9 +354,28 @@ impl Supervisor<'_> {
         Ok(())
     }
 
+    /// Once partitions were lost, others may have taken over. Whether they have,
+    /// the brokers may not be able to say at once.
+    fn end_if_replaced(&mut self) -> Result<(), RunError> {
+        if self.lost_at_cut.is_none() || self.is_replaced.is_some() || !self.may_ask() {
+            return Ok(());
+        }
+        let Some(members) = self.others() else {
+            return Ok(());
+        };
+        self.is_replaced = Some(!members.is_empty());
+        match members.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Replaced {
+                group: self.config.kafka.group.clone(),
+                members,
+            }),
+        }
+    }
+
     /// Two processes that started at the same moment see each other only now:
-    /// neither has all partitions. One that has published stays; of two that have
-    /// not, the one whose name comes first.
+    /// neither has all partitions. One that publishes stays; of two that do not,
+    /// the one whose name comes first.
     fn yield_to_others(&mut self) -> Result<(), RunError> {
         let partitions = self.partitions.load(Ordering::Acquire);
         if self.membership.assigned().len() >= partitions {
@@ -363,18 +387,17 @@ impl Supervisor<'_> {
             .get_or_insert_with(Instant::now)
             .elapsed();
         let session = self.config.kafka.session_timeout;
-        let has_published = self.view.newest().borrow().is_some();
-        let has_asked = self
-            .asked_at
-            .is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER);
-        if waited < session || has_published || has_asked {
+        // What was published before partitions were lost gives no precedence.
+        let publishes = self.newest_cut() > self.lost_at_cut.unwrap_or(0);
+        if waited < session || publishes || !self.may_ask() {
             return Ok(());
         }
-        self.asked_at = Some(Instant::now());
-        let members = self.others();
+        let Some(members) = self.others() else {
+            return Ok(());
+        };
         let own = client::client_id("member");
         let is_first = members.iter().all(|member| own < member.client_id);
-        // The other one may have published; then it stays, whatever its name.
+        // The other one may publish; then it stays, whatever its name.
         if !members.is_empty() && (!is_first || waited >= 2 * session) {
             let group = self.config.kafka.group.clone();
             return Err(RunError::GroupInUse { group, members });
@@ -382,13 +405,32 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// The members of the group that are not of this process.
-    fn others(&self) -> Vec<group::GroupMember> {
+    /// The number of the newest complete cut of ours; 0 if there is none.
+    fn newest_cut(&self) -> u64 {
+        let newest = self.view.newest();
+        newest.borrow().as_ref().map_or(0, |cut| cut.number)
+    }
+
+    /// Whether it is time for a question about the group, and if so, that it is
+    /// asked now.
+    fn may_ask(&mut self) -> bool {
+        let may_ask = self
+            .asked_at
+            .is_none_or(|at| at.elapsed() >= ASK_AGAIN_AFTER);
+        if may_ask {
+            self.asked_at = Some(Instant::now());
+        }
+        may_ask
+    }
+
+    /// The members of the group that are not of this process; `None` if the
+    /// brokers do not say.
+    fn others(&self) -> Option<Vec<GroupMember>> {
         let group = &self.config.kafka.group;
         let members =
-            tokio::task::block_in_place(|| group::live_members(self.ready.admin.inner(), group));
+            tokio::task::block_in_place(|| group::live_members(self.admin.inner(), group));
         let own = client::client_id("member");
-        let members = members.unwrap_or_default().into_iter();
-        members.filter(|member| member.client_id != own).collect()
+        let members = members.ok()?.into_iter();
+        Some(members.filter(|member| member.client_id != own).collect())
     }
 }
