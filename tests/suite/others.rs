@@ -178,6 +178,15 @@ fn with_some_of_the_partitions_nothing_is_published() {
     day.assert_nothing_fell(kafka);
 }
 
+/// Does something when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Somebody who should be dead writes old totals over new ones, while events go
 /// on coming for another campaign, so that the publisher is never idle.
 #[test]
@@ -187,21 +196,25 @@ fn what_a_zombie_writes_late_is_healed_by_a_busy_publisher() {
     kafka.create_topic(&day.topic("donations"), 12, &[]);
     let writing = Running::start(&mut day.generate(60_000, &["--rate", "10000"]));
     let mut command = day.command("run");
-    let mut run = Running::start(command.env("TALLY99_RUN_PUBLISH_INTERVAL_MS", "50"));
+    command.env("TALLY99_RUN_PUBLISH_INTERVAL_MS", "20");
+    command.env("TALLY99_RUN_FLUSH_INTERVAL_MS", "10");
+    let mut run = Running::start(&mut command);
     run.wait_for_output(DEADLINE, "publishing");
     writing.wait(DEADLINE).succeeded();
     run.wait_until(DEADLINE, "all is published", |_| day.compare().code() == 0);
 
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // However this ends, the writer ends with it.
+        let _over = OnDrop(|| is_over.store(true, Ordering::Relaxed));
         scope.spawn(|| {
-            for number in 0.. {
-                let busy = donation(&format!("busy-{number}"), AT);
-                kafka.produce(&day.topic("donations"), [(0, "busy", busy)]);
-                if is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
+            // As slow as that they come one by one, as fast as that none waits.
+            let busy = (0..).map_while(|number| {
+                std::thread::sleep(Duration::from_millis(5));
+                let event = (0, "busy", donation(&format!("busy-{number}"), AT));
+                (!is_over.load(Ordering::Relaxed)).then_some(event)
+            });
+            kafka.produce(&day.topic("donations"), busy);
         });
         // The first upsert of each campaign, over all that came later.
         let totals = day.topic("totals");
@@ -233,7 +246,6 @@ fn what_a_zombie_writes_late_is_healed_by_a_busy_publisher() {
                 })
             },
         );
-        is_over.store(true, Ordering::Relaxed);
     });
     assert!(
         run.stderr()

@@ -1,6 +1,7 @@
 //! Crashes, replaced processes and brokers that go away: nothing that was
 //! published ever falls, and the end is exact.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -10,7 +11,8 @@ use rustix::process::Signal;
 use crate::day::{DEADLINE, Day};
 use crate::kafka::Kafka;
 use crate::process::{self, Running};
-use crate::wait::holds_within;
+use crate::trouble::{AT, donation};
+use crate::wait::{holds_within, wait_until};
 
 #[test]
 fn a_second_process_of_the_group_is_refused_and_names_the_first() {
@@ -45,8 +47,11 @@ fn it_is_killed_again_and_again_and_no_total_falls() {
     eprintln!("repeat it with CHAOS_SEED={seed}");
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let writing = Running::start(&mut day.generate(400_000, &["--rate", "12000"]));
-    let mut left_open = 0;
-    for _ in 0..4 {
+    let (mut kills, mut left_open) = (0, 0);
+    // Four at least, and on until one came between the upserts of a cut.
+    while kills < 4 || left_open == 0 {
+        assert!(kills < 20, "no kill came between the upserts of a cut");
+        kills += 1;
         let mut run = day.run();
         run.wait_for_output(DEADLINE, "publishing");
         if random.random_bool(0.75) {
@@ -59,8 +64,7 @@ fn it_is_killed_again_and_again_and_no_total_falls() {
         drop(run);
         left_open += usize::from(last_state(kafka, &day) == "open");
     }
-    eprintln!("{left_open} of 4 kills left a cut open");
-    assert!(left_open > 0, "no kill came between the upserts of a cut");
+    eprintln!("{left_open} of {kills} kills left a cut open");
     writing.wait(DEADLINE).succeeded();
     day.run_until_end();
     day.compare().succeeded();
@@ -159,5 +163,73 @@ fn a_broker_goes_away_and_comes_back() {
     run.signal(Signal::TERM);
     run.wait(DEADLINE).succeeded();
     day.compare().succeeded();
+    day.assert_nothing_fell(&kafka);
+}
+
+/// Brokers that stand still for longer than a session: the process loses its
+/// partitions, gets them back, and goes on from where it was.
+#[test]
+fn a_pause_of_the_brokers_longer_than_the_session_is_survived() {
+    let kafka = Kafka::own(1);
+    let day = Day::on(&kafka, "pause");
+    day.write(50_000, &[]);
+    let mut run = day.run();
+    run.wait_until(DEADLINE, "all is published", |_| day.compare().code() == 0);
+    kafka.signal_broker(1, "STOP");
+    run.wait_for_output(DEADLINE, "the group has given partitions");
+    kafka.signal_broker(1, "CONT");
+    day.write(60_000, &[]); // The same 50,000, which are repeats now, and more.
+    run.wait_until(DEADLINE, "all of it is published", |_| {
+        let cuts = day.cuts(&kafka);
+        cuts.iter()
+            .any(|cut| cut["events"].as_u64() == Some(110_000))
+    });
+    run.signal(Signal::TERM);
+    run.wait(DEADLINE).succeeded();
+    // What is folded again sends its dead letters again.
+    let letters = kafka.read_all(&day.topic("dead-letters"));
+    let places: BTreeSet<_> = letters.iter().map(|letter| &letter.key).collect();
+    let counts = (letters.len(), places.len());
+    assert!(
+        counts.0 > 50 && counts.0 == counts.1,
+        "folded again: {counts:?}"
+    );
+    day.assert_nothing_fell(&kafka);
+}
+
+/// The same, and another process comes in meanwhile: one of the two goes on.
+#[test]
+fn a_pause_of_the_brokers_leaves_one_of_two_processes() {
+    let kafka = Kafka::own(1);
+    let day = Day::on(&kafka, "pause-two");
+    day.write(50_000, &[]);
+    let mut first = day.run();
+    first.wait_until(DEADLINE, "all is published", |_| day.compare().code() == 0);
+    kafka.signal_broker(1, "STOP");
+    first.wait_for_output(DEADLINE, "the group has given partitions");
+    let mut second = day.run();
+    second.wait_for_output(DEADLINE, "no Kafka broker answers");
+    kafka.signal_broker(1, "CONT");
+    let left = || first.is_running() != second.is_running();
+    wait_until(DEADLINE, "one of the two has ended", left);
+    let (mut left, ended) = match first.is_running() {
+        true => (first, second),
+        false => (second, first),
+    };
+    let ended = ended.wait(DEADLINE);
+    assert_eq!(ended.code(), 3, "{ended}");
+    assert!(
+        ended.stderr.contains("of another process: tally99-")
+            || ended.stderr.contains("have taken over"),
+        "{ended}"
+    );
+    kafka.produce(&day.topic("donations"), [(0, "last", donation("last", AT))]);
+    left.wait_until(DEADLINE, "all is published", |_| {
+        let cuts = day.cuts(&kafka);
+        cuts.iter()
+            .any(|cut| cut["events"].as_u64() == Some(50_001))
+    });
+    left.signal(Signal::TERM);
+    left.wait(DEADLINE).succeeded();
     day.assert_nothing_fell(&kafka);
 }

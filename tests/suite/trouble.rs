@@ -43,6 +43,11 @@ fn no_broker_is_said_and_waited_for() {
         run.signal(Signal::TERM);
         run.wait(SOON).succeeded();
     }
+    let day = Day::at("127.0.0.1:1", "nobody");
+    let mut run = Running::start(day.command("run").arg("--until-end"));
+    run.wait_for_output(DEADLINE, "no Kafka broker answers");
+    run.signal(Signal::TERM);
+    assert_fails(&run.wait(SOON), &["ended before counting began"]);
 }
 
 #[test]
@@ -168,6 +173,19 @@ fn a_log_made_anew_makes_no_total_step_back() {
         &["have been published", "made anew", "step back"],
     );
     assert_eq!(day.cuts(kafka).len(), cuts, "something was published");
+}
+
+#[test]
+fn a_log_made_anew_with_fewer_partitions_is_another() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "fewer");
+    let topic = day.topic("donations");
+    kafka.create_topic(&topic, 6, &[]);
+    day.run_until_end();
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, 3, &[]);
+    let ended = run(&day, &["--until-end"]);
+    assert_fails(&ended, &["partition 3", "made anew"]);
 }
 
 #[test]
@@ -359,13 +377,9 @@ fn a_second_signal_ends_it_at_once() {
 fn an_end_that_is_not_reached_is_no_success() {
     let kafka = Kafka::own(1);
     let day = Day::on(&kafka, "early");
-    day.write(100_000, &[]);
-    // It cannot read to the end while its broker stands still.
-    let mut run = Running::start(
-        day.command("run")
-            .arg("--until-end")
-            .args(["--workers", "1"]),
-    );
+    // More than is read before the signal comes, however slow it is to come.
+    day.write(1_500_000, &[]);
+    let mut run = Running::start(day.command("run").arg("--until-end"));
     run.wait_for_output(DEADLINE, "workers for");
     kafka.signal_broker(1, "STOP");
     run.signal(Signal::INT);
@@ -398,7 +412,7 @@ fn a_damaged_batch_ends_it_and_is_named() {
     std::fs::write(&log, bytes).expect("it can be written");
     kafka.start_broker(1);
 
-    let ended = run(&day, &["--until-end"]);
+    let ended = run(&day, &["--until-end", "--workers", "2"]);
     let words = [
         "cannot be read, after 5 tries",
         "these offsets: 1/1.",
