@@ -16,6 +16,7 @@ pub mod records;
 pub mod sender;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -46,6 +47,21 @@ pub enum Job {
     Begin,
     /// Emit a cut.
     Publish(Arc<Cut>, Vec<CampaignWindows>),
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Job::Begin => f.write_str("find out where those before us ended"),
+            Job::Publish(cut, windows) => write!(
+                f,
+                "emit {} totals and {} windows at {} records",
+                cut.changed.len(),
+                windows.len(),
+                cut.tally.seen
+            ),
+        }
+    }
 }
 
 /// What the publisher answers.

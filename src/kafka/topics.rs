@@ -7,7 +7,11 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{
+    Offset as KafkaOffset, TopicPartitionList, TopicPartitionListElem,
+};
 
 use crate::config::TopicsConfig;
 use crate::offset::{Offset, Partition};
@@ -46,6 +50,30 @@ pub fn log_ranges<C: ClientContext>(
             Ok((partition, (Offset(low), Offset(high))))
         })
         .collect()
+}
+
+/// Where each partition of a topic ends, asked for all of them at once.
+pub fn log_ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: usize,
+) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
+    let mut ends = TopicPartitionList::new();
+    for partition in 0..partitions as Partition {
+        // The time that stands for the end.
+        ends.add_partition_offset(topic, partition, KafkaOffset::End)?;
+    }
+    let ends = consumer.offsets_for_times(ends, ANSWER_WITHIN)?;
+    let end_of = |element: &TopicPartitionListElem<'_>| {
+        element.error()?;
+        match element.offset() {
+            KafkaOffset::Offset(end) => Ok((element.partition(), Offset(end))),
+            _ => Err(KafkaError::OffsetFetch(
+                RDKafkaErrorCode::LeaderNotAvailable,
+            )),
+        }
+    };
+    ends.elements().iter().map(end_of).collect()
 }
 
 const DAY_MS: u64 = 86_400_000;

@@ -164,7 +164,9 @@ impl Cuts {
         }
         let mut newest = 0;
         let partitions = topics::partitions(self.reader.client(), totals)?;
-        for partition in 0..partitions.unwrap_or(0) as Partition {
+        let ends = topics::log_ends(&self.reader, totals, partitions.unwrap_or(0))?;
+        let written = ends.into_iter().filter(|(_, end)| *end > Offset::START);
+        for (partition, _) in written {
             // Numbers rise within a partition, but for what a zombie wrote.
             self.read_last(totals, partition, TAIL, |payload| {
                 let total = payload.and_then(|json| serde_json::from_slice::<OfCut>(json).ok());
@@ -185,15 +187,15 @@ impl Cuts {
         shutdown: &Shutdown,
     ) -> Option<BTreeMap<Partition, Offset>> {
         while !shutdown.is_overdue(super::PATIENCE) {
-            let client = self.reader.client();
-            let ends = topics::partitions(client, donations).and_then(|found| match found {
-                Some(partitions) => topics::log_ranges(client, donations, partitions),
+            let found = topics::partitions(self.reader.client(), donations);
+            let ends = found.and_then(|found| match found {
+                Some(partitions) => topics::log_ends(&self.reader, donations, partitions),
                 // A broker that has just started may not know it yet. Whether it
                 // is gone, the member finds out.
                 None => Err(KafkaError::MetadataFetch(Code::LeaderNotAvailable)),
             });
             match ends {
-                Ok(ends) => return Some(ends.into_iter().map(|(p, (_, end))| (p, end)).collect()),
+                Ok(ends) => return Some(ends),
                 Err(error) => self.tell(&error),
             }
             std::thread::sleep(ASK_AGAIN);

@@ -162,10 +162,6 @@ impl Merger {
                 self.publish_if_possible();
                 let why_not = self.why_not().or_else(|| self.is_beginning());
                 self.progress.log(&self.merge, &self.gate, why_not);
-                if self.left_to_the_end() == Some(0) {
-                    self.has_reached_the_end = true;
-                    self.ends.shutdown.begin();
-                }
             }
         }
     }
@@ -206,6 +202,7 @@ impl Merger {
 
     fn take_reports(&mut self) {
         while let Ok(report) = self.ends.reports.try_recv() {
+            tracing::debug!("publisher answers: {report:?}");
             match report {
                 Report::Begun(gate) => {
                     self.gate = gate;
@@ -235,6 +232,10 @@ impl Merger {
                         self.progress.published(number, &cut);
                         self.published = Some(cut.offsets.clone());
                         self.ends.view.publish(number, &cut);
+                    }
+                    if self.left_to_the_end() == Some(0) {
+                        self.has_reached_the_end = true;
+                        self.ends.shutdown.begin();
                     }
                 }
                 Report::Abandoned if matches!(self.state, State::Beginning) => {}
@@ -321,6 +322,7 @@ impl Merger {
                 Job::Publish(cut, windows)
             }
         };
+        tracing::debug!("publisher: {job}");
         if self.ends.jobs.send(job).is_err() {
             self.ends.shutdown.begin(); // The publisher has ended; so must we.
         }
