@@ -15,6 +15,7 @@ mod merger;
 mod prepare;
 mod progress;
 mod supervisor;
+mod threads;
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! Starts the threads of a run, tells the workers what is theirs, and ends
 //! everything in order: workers, merger, publisher, dead letters, member.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -14,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::RunError;
 use super::merger::{Merger, MergerEnds};
 use super::prepare::Ready;
+use super::threads::{Ended, Thread, spawn};
 use crate::aggregate::{Command, Worker, WorkerEnds};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
@@ -37,22 +37,6 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long leaving the group may take. A commit without an answer takes longer;
 /// then the group drops this process when its session ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
-
-/// The end of a thread: none may end unnoticed.
-struct Ended {
-    what: Thread,
-    result: Result<(), RunError>,
-}
-
-/// The threads of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Thread {
-    Worker,
-    Merger,
-    Publisher,
-    Member,
-    Confirmer,
-}
 
 pub(super) async fn supervise(
     config: &Config,
@@ -166,23 +150,6 @@ pub(super) async fn supervise(
     Ok(())
 }
 
-/// Runs `work` in a thread and says how it ended, even by a panic.
-fn spawn(
-    name: String,
-    ended: &UnboundedSender<Ended>,
-    what: Thread,
-    work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
-) -> JoinHandle<()> {
-    let ended = ended.clone();
-    let thread = std::thread::Builder::new().name(name);
-    let work = move || {
-        let result = catch_unwind(AssertUnwindSafe(work));
-        let result = result.unwrap_or(Err(RunError::Panic(what.name())));
-        let _ = ended.send(Ended { what, result });
-    };
-    thread.spawn(work).expect("a thread can be started")
-}
-
 fn member_threads(
     member: Member,
     stop: &Arc<AtomicBool>,
@@ -217,18 +184,6 @@ async fn wait_for_merger(ends: &mut UnboundedReceiver<Ended>) -> Result<(), RunE
     };
     let in_time = tokio::time::timeout(PATIENCE + Duration::from_secs(5), merger).await;
     in_time.unwrap_or(Err(RunError::Merger(super::MergerError::NotAcknowledged)))
-}
-
-impl Thread {
-    fn name(self) -> &'static str {
-        match self {
-            Thread::Worker => "worker",
-            Thread::Merger => "merger",
-            Thread::Publisher => "publisher",
-            Thread::Member => "member",
-            Thread::Confirmer => "confirmer",
-        }
-    }
 }
 
 struct Supervisor<'a> {

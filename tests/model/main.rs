@@ -10,6 +10,7 @@
 //! A failure prints its seed: `MODEL_SEED=n cargo test --test model` repeats it,
 //! `MODEL_STEPS=n` makes runs longer.
 
+mod checks;
 mod log;
 mod oracle;
 mod simulator;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use tally99::event::Reason;
-use tally99::merge::{Applied, CampaignWindows, Cut, Digest, Gate, Merge, Total};
+use tally99::merge::{Applied, CampaignWindows, Gate, Merge, Total};
 use tally99::offset::{Offset, Partition};
 use tally99::shard::{Calendar, Flush, Outcome, Record, Rules, Shard, Window};
 
+use crate::checks::{check_cut, check_estimate, check_total};
 use crate::log::{Event, Logged, MAX_AHEAD_MS};
-use crate::oracle::{ExpectedTotal, HORIZON_S, Oracle, SUM_MAX, WindowFigures};
+use crate::oracle::{HORIZON_S, Oracle, SUM_MAX, WindowFigures};
 
 pub const PARTITIONS: usize = 4;
 pub const START_MS: i64 = 1_662_652_800_000;
@@ -488,83 +489,4 @@ fn fold_up_to(shard: &mut Shard, log: &[Logged], records: usize) {
     if matches!(log[..to].last(), Some(Logged::Marker)) {
         shard.skip_to(Offset(to as i64));
     }
-}
-
-/// Every figure of a cut against the oracle at its offsets.
-fn check_cut(cut: &Cut, oracle: &Oracle) {
-    let tally = &cut.tally;
-    assert_eq!(
-        tally.seen,
-        tally.counted + tally.duplicates + tally.dead(),
-        "{tally:?}"
-    );
-    let found = (tally.seen, tally.duplicates, tally.late);
-    assert_eq!(found, (oracle.seen, oracle.duplicates, oracle.late));
-    let reasons = Reason::ALL.iter().zip(tally.dead_letters);
-    let reasons = reasons.filter(|(_, count)| *count > 0);
-    let dead: BTreeMap<_, _> = reasons
-        .map(|(reason, count)| (reason.code(), count))
-        .collect();
-    assert_eq!(dead, oracle.dead);
-    assert_eq!(cut.as_of.unwrap_or(0), oracle.watermark);
-    assert_eq!(cut.campaigns as usize, oracle.totals().count());
-    assert_eq!(cut.digest, Digest(oracle.digest()));
-
-    let (mut gifts, mut flowers, mut money) = (0, 0, BTreeMap::<_, [i128; 3]>::new());
-    for (_, total) in oracle.totals() {
-        gifts += total.gifts;
-        flowers += total.flowers;
-        for (currency, sums) in &total.money {
-            let all = money.entry(currency.clone()).or_default();
-            all.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum);
-        }
-    }
-    assert_eq!((cut.sums.gifts, cut.sums.flowers), (gifts, flowers));
-    assert_eq!(columns(&cut.sums), money);
-    for total in &cut.changed {
-        let (name, counts) = (&total.campaign, &total.counts);
-        let expected = &oracle.campaigns[&**name];
-        check_total(total, expected);
-        let found = (counts.seen, counts.duplicates, counts.dead_letters);
-        let expected = (expected.seen, expected.duplicates, expected.dead);
-        assert_eq!(found, expected, "outcomes of {name}");
-        assert_eq!(
-            counts.seen,
-            counts.counted + counts.duplicates + counts.dead_letters
-        );
-    }
-}
-
-fn check_total(total: &Total, expected: &ExpectedTotal) {
-    let (name, counts) = (&total.campaign, &total.counts);
-    assert_eq!(counts.counted, expected.version(), "version of {name}");
-    assert_eq!(total.sums.gifts, expected.gifts, "gifts of {name}");
-    assert_eq!(total.sums.flowers, expected.flowers, "flowers of {name}");
-    assert_eq!(
-        (counts.first_at, counts.last_at),
-        expected.span(),
-        "span of {name}"
-    );
-    assert_eq!(columns(&total.sums), expected.money, "money of {name}");
-    assert_eq!(counts.late, expected.late, "late of {name}");
-}
-
-/// The sums by currency; net must be what it says.
-fn columns(sums: &tally99::merge::Sums) -> BTreeMap<String, [i128; 3]> {
-    let money = sums.money.iter().map(|(currency, sums)| {
-        assert_eq!(sums.net, sums.gross - sums.refunded);
-        (
-            currency.to_string(),
-            [sums.gross, sums.refunded, sums.matched],
-        )
-    });
-    money.collect()
-}
-
-fn check_estimate(of: &str, estimate: u64, exact: usize, error: f64) {
-    let off = (estimate as f64 - exact as f64).abs();
-    assert!(
-        off <= error * exact as f64,
-        "donors of {of}: {estimate} of {exact}"
-    );
 }
