@@ -3,6 +3,7 @@
 //! Everything counted must be equal to the last unit. Only donors are an
 //! estimate, and checked within the bound that its method promises.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -36,6 +37,8 @@ pub struct Report {
     campaigns: usize,
     equal_campaigns: usize,
     summary: String,
+    /// What a difference in the number of events usually means.
+    likely: &'static str,
 }
 
 impl Report {
@@ -128,7 +131,8 @@ impl fmt::Display for Report {
                 let n = group_thousands(n as u128);
                 writeln!(f, "different: {n} differences; compared {}", self.summary)
             }
-        }
+        }?;
+        f.write_str(self.likely)
     }
 }
 
@@ -180,6 +184,18 @@ fn overall(report: &mut Report, expected: &Expected, seen: &Seen) {
         return;
     };
     let cut = &complete.record;
+    report.likely = match cut.events.cmp(&expected.events) {
+        Ordering::Less => {
+            "Fewer events are counted than the file was written for: is `tally99 run` still at \
+             it?\n"
+        }
+        Ordering::Equal => "",
+        Ordering::Greater => {
+            "More events are counted than the file was written for: the topic holds those of \
+             others, or of an earlier run. Compare on a topic of its own (--topic, and new names \
+             for the topics of totals)\n"
+        }
+    };
     let of = |name: &'static str| move || format!("overall: {name}");
     report.number(&of("events"), expected.events.into(), cut.events.into());
     report.number(
@@ -466,5 +482,21 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), SHOWN + 2);
+    }
+
+    #[test]
+    fn another_number_of_events_is_explained() {
+        let (expected, totals, cut) = both();
+        let text = |events: u64| {
+            let CutRecord::Complete(mut complete) = cut.clone() else {
+                panic!("a complete cut");
+            };
+            complete.events = events;
+            let seen = Seen::with(&totals, &[CutRecord::Complete(complete)]);
+            compare(&expected, &seen).to_string()
+        };
+        assert!(text(expected.events + 1).contains("of an earlier run"));
+        assert!(text(expected.events - 1).contains("still at it?"));
+        assert!(text(expected.events).starts_with("equal"));
     }
 }
