@@ -171,8 +171,11 @@ impl Publisher {
         let gate = if newest.id.is_some() {
             newest.offsets
         } else {
-            let cut_of_totals = self.cuts.newest_in(&self.topics.totals, &self.shutdown)?;
-            self.next_cut = self.next_cut.max(cut_of_totals.saturating_add(1));
+            // The last cut of a process may have come with windows only.
+            for topic in [&self.topics.totals, &self.topics.windows] {
+                let newest = self.cuts.newest_in(topic, &self.shutdown)?;
+                self.next_cut = self.next_cut.max(newest.saturating_add(1));
+            }
             match self.next_cut {
                 1 => BTreeMap::new(), // Nobody was before us.
                 // The cuts are gone, but whatever was published is in the log by now.

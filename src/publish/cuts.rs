@@ -143,12 +143,12 @@ impl Cuts {
         Ok(high)
     }
 
-    /// The number of the newest cut that any total is of; 0 if there are none.
-    /// For when `cuts` is empty: it may have been deleted, and the totals not.
-    /// `None` if the end of the process comes first.
-    pub fn newest_in(&mut self, totals: &str, shutdown: &Shutdown) -> Option<u64> {
+    /// The number of the newest cut that any upsert in `topic` is of; 0 if there
+    /// are none. For when `cuts` is empty: it may have been deleted, and the totals
+    /// not. `None` if the end of the process comes first.
+    pub fn newest_in(&mut self, topic: &str, shutdown: &Shutdown) -> Option<u64> {
         while !shutdown.is_overdue(super::PATIENCE) {
-            match self.read_newest_in(totals) {
+            match self.read_newest_in(topic) {
                 Ok(cut) => return Some(cut),
                 Err(error) => self.tell(&error),
             }
@@ -157,20 +157,20 @@ impl Cuts {
         None
     }
 
-    fn read_newest_in(&mut self, totals: &str) -> Result<u64, KafkaError> {
+    fn read_newest_in(&mut self, upserts: &str) -> Result<u64, KafkaError> {
         #[derive(Deserialize)]
         struct OfCut {
             cut: u64,
         }
         let mut newest = 0;
-        let partitions = topics::partitions(self.reader.client(), totals)?;
-        let ends = topics::log_ends(&self.reader, totals, partitions.unwrap_or(0))?;
+        let partitions = topics::partitions(self.reader.client(), upserts)?;
+        let ends = topics::log_ends(&self.reader, upserts, partitions.unwrap_or(0))?;
         let written = ends.into_iter().filter(|(_, end)| *end > Offset::START);
         for (partition, _) in written {
             // Numbers rise within a partition, but for what a zombie wrote.
-            self.read_last(totals, partition, TAIL, |payload| {
-                let total = payload.and_then(|json| serde_json::from_slice::<OfCut>(json).ok());
-                newest = newest.max(total.map_or(0, |total| total.cut));
+            self.read_last(upserts, partition, TAIL, |payload| {
+                let upsert = payload.and_then(|json| serde_json::from_slice::<OfCut>(json).ok());
+                newest = newest.max(upsert.map_or(0, |upsert| upsert.cut));
             })?;
         }
         // From here on `intrusion` reads `cuts` again.
