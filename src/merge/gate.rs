@@ -19,11 +19,6 @@ impl Gate {
         Gate { offsets }
     }
 
-    /// What must be reached.
-    pub fn offsets(&self) -> &BTreeMap<Partition, Offset> {
-        &self.offsets
-    }
-
     /// Whether `held` has reached the gate in every partition.
     pub fn is_reached(&self, held: &BTreeMap<Partition, Offset>) -> bool {
         self.records_left(held) == 0

@@ -79,9 +79,18 @@ impl Cuts {
     /// [`intrusion`](Cuts::intrusion) reads what comes after. `None` if the end of the
     /// process comes first.
     pub fn newest(&mut self, shutdown: &Shutdown) -> Option<Newest> {
+        self.ask(shutdown, Cuts::read_tail)
+    }
+
+    /// Asks until there is an answer. `None` if the end of the process comes first.
+    fn ask<T>(
+        &mut self,
+        shutdown: &Shutdown,
+        question: impl Fn(&mut Cuts) -> Result<T, KafkaError>,
+    ) -> Option<T> {
         while !shutdown.is_overdue(super::PATIENCE) {
-            match self.read_tail() {
-                Ok(newest) => return Some(newest),
+            match question(self) {
+                Ok(answer) => return Some(answer),
                 Err(error) => self.tell(&error),
             }
             std::thread::sleep(ASK_AGAIN);
@@ -147,14 +156,7 @@ impl Cuts {
     /// are none. For when `cuts` is empty: it may have been deleted, and the totals
     /// not. `None` if the end of the process comes first.
     pub fn newest_in(&mut self, topic: &str, shutdown: &Shutdown) -> Option<u64> {
-        while !shutdown.is_overdue(super::PATIENCE) {
-            match self.read_newest_in(topic) {
-                Ok(cut) => return Some(cut),
-                Err(error) => self.tell(&error),
-            }
-            std::thread::sleep(ASK_AGAIN);
-        }
-        None
+        self.ask(shutdown, |cuts| cuts.read_newest_in(topic))
     }
 
     fn read_newest_in(&mut self, upserts: &str) -> Result<u64, KafkaError> {
@@ -186,21 +188,14 @@ impl Cuts {
         donations: &str,
         shutdown: &Shutdown,
     ) -> Option<BTreeMap<Partition, Offset>> {
-        while !shutdown.is_overdue(super::PATIENCE) {
-            let found = topics::partitions(self.reader.client(), donations);
-            let ends = found.and_then(|found| match found {
-                Some(partitions) => topics::log_ends(&self.reader, donations, partitions),
+        self.ask(shutdown, |cuts| {
+            match topics::partitions(cuts.reader.client(), donations)? {
+                Some(partitions) => topics::log_ends(&cuts.reader, donations, partitions),
                 // A broker that has just started may not know it yet. Whether it
                 // is gone, the member finds out.
                 None => Err(KafkaError::MetadataFetch(Code::LeaderNotAvailable)),
-            });
-            match ends {
-                Ok(ends) => return Some(ends),
-                Err(error) => self.tell(&error),
             }
-            std::thread::sleep(ASK_AGAIN);
-        }
-        None
+        })
     }
 
     /// Why what we know of `cuts` is not all that is in it, if so: since the last
