@@ -17,17 +17,21 @@ mod dedup;
 mod donors;
 mod ledger;
 mod panes;
+mod snapshot;
 mod values;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use calendar::{Calendar, Day};
-pub use dedup::IdSet;
+pub use dedup::{IdSet, Ids, Segment};
 pub use donors::{Donors, DonorsUnion};
 pub use ledger::{Figures, Ledger, Row};
 pub use panes::{Pane, Panes, Window};
+pub use snapshot::{Damaged, Snapshot};
 pub use values::{Counts, Values, ValuesUpdate};
+
+use serde::{Deserialize, Serialize};
 
 use crate::event::{self, Event, Millis, Reason, Rejected};
 use crate::money::Money;
@@ -84,7 +88,7 @@ pub enum Outcome {
 }
 
 /// How many records of a shard had which outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// All of them.
     pub seen: u64,
@@ -154,6 +158,13 @@ pub struct Shard {
     /// The same of the sketches.
     donors_flushed: Offset,
     donors_changed: Vec<usize>,
+    /// The same of snapshots.
+    kept: Offset,
+    kept_changed: Vec<usize>,
+    /// How many bytes a campaign took in the last snapshot.
+    kept_bytes_each: usize,
+    /// The snapshot that is being taken.
+    begun: Option<snapshot::Begun>,
 }
 
 #[derive(Debug)]
@@ -163,6 +174,26 @@ struct Campaign {
     donors: Donors,
     changed: bool,
     donors_changed: bool,
+    kept_changed: bool,
+    kept_donors_changed: bool,
+    /// Whether it is still to be encoded for the snapshot that is being taken.
+    is_due: bool,
+}
+
+impl Campaign {
+    fn new(name: Arc<str>) -> Campaign {
+        Campaign {
+            name,
+            values: Values::default(),
+            donors: Donors::campaign(),
+            changed: false,
+            donors_changed: false,
+            kept_changed: false,
+            // The first snapshot has the sketch of nobody, too.
+            kept_donors_changed: true,
+            is_due: false,
+        }
+    }
 }
 
 impl Shard {
@@ -182,6 +213,10 @@ impl Shard {
             changed: Vec::new(),
             donors_flushed: Offset::START,
             donors_changed: Vec::new(),
+            kept: Offset::START,
+            kept_changed: Vec::new(),
+            kept_bytes_each: 256,
+            begun: None,
         }
     }
 
@@ -193,6 +228,11 @@ impl Shard {
     /// The highest `at` seen.
     pub fn watermark(&self) -> Option<Millis> {
         self.watermark
+    }
+
+    /// How many campaigns were named so far.
+    pub fn campaign_count(&self) -> usize {
+        self.campaigns.len()
     }
 
     /// How many records had which outcome.
@@ -239,10 +279,17 @@ impl Shard {
 
     fn count(&mut self, event: &Event<'_>, timestamp: Option<Millis>) -> Outcome {
         let place = self.campaign(&event.campaign);
+        if self.campaigns[place].is_due {
+            self.encode_before_change(place);
+        }
         let campaign = &mut self.campaigns[place];
         if !campaign.changed {
             campaign.changed = true;
             self.changed.push(place);
+        }
+        if !campaign.kept_changed {
+            campaign.kept_changed = true;
+            self.kept_changed.push(place);
         }
         let counts = &mut campaign.values.counts;
         counts.seen += 1;
@@ -286,6 +333,7 @@ impl Shard {
         }
         if let Some(donor) = &event.donor {
             self.donors.see_in_both(donor, &mut campaign.donors);
+            campaign.kept_donors_changed = true;
             if !campaign.donors_changed {
                 campaign.donors_changed = true;
                 self.donors_changed.push(place);
@@ -302,13 +350,7 @@ impl Shard {
         let name: Arc<str> = name.into();
         let place = self.campaigns.len();
         self.index.insert(name.clone(), place);
-        self.campaigns.push(Campaign {
-            name,
-            values: Values::default(),
-            donors: Donors::campaign(),
-            changed: false,
-            donors_changed: false,
-        });
+        self.campaigns.push(Campaign::new(name));
         place
     }
 
@@ -346,6 +388,9 @@ impl Shard {
     ) -> Flush {
         let mut campaigns = Vec::with_capacity(places.len());
         for &place in places {
+            if self.campaigns[place].is_due {
+                self.encode_before_change(place); // Its panes are put together.
+            }
             let campaign = &mut self.campaigns[place];
             campaign.changed = false;
             let update = take(&mut campaign.values, self.watermark);

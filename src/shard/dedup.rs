@@ -1,135 +1,194 @@
 //! The set of ids: exact, and forgetful by the watermark only.
 
-use crate::event::{Id, Millis, seconds};
+mod log;
 
-/// Small tables grow one at a time, so the set never doubles as a whole.
-const TABLES: usize = 256;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::event::{Id, Millis, seconds};
+use log::IdLog;
+pub use log::{Ids, Segment};
 
 /// The ids of one partition with the watermark, in whole seconds, at which each
 /// was first seen. An id is forgotten when the watermark has moved on by the
 /// horizon since then.
 ///
-/// Whether an id is known depends on the stamps alone. A stamp that is too old
-/// means "never seen" whether its slot has been cleared away or not, so the set
-/// may clear up when it likes (it does when a table grows).
+/// The ids themselves stand in a log, in the order in which they came. Since
+/// watermarks only rise, what is to be forgotten is always the oldest part of
+/// it, and what a checkpoint has not got yet is always the newest. An index
+/// says where in the log an id stands.
+///
+/// Whether an id is known depends on the stamps alone. One that is too old
+/// means "never seen" whether the log still holds it or not, so the log may be
+/// cut off in pieces of any size.
 #[derive(Debug)]
 pub struct IdSet {
     horizon_s: u32,
-    tables: Vec<Table>,
+    log: IdLog,
+    index: Index,
 }
-
-/// Open addressing with linear probing. 20 bytes a slot.
-#[derive(Debug, Default)]
-struct Table {
-    ids: Vec<u128>,
-    /// When each id was first seen, in seconds since the epoch.
-    stamps: Vec<u32>,
-    filled: usize,
-}
-
-/// The slot of no id.
-const FREE: u128 = 0;
-
-/// What stands for the id 0: a number that no id is in practice.
-const ZERO: u128 = 0xd1b5_4a32_d192_ed03_9e37_79b9_7f4a_7c15;
 
 impl IdSet {
     /// An empty set that forgets ids once the watermark has moved on by
     /// `horizon_s` seconds.
     pub fn new(horizon_s: u32) -> IdSet {
-        let tables = (0..TABLES).map(|_| Table::default()).collect();
-        IdSet { horizon_s, tables }
+        IdSet::of(horizon_s, IdLog::default())
     }
 
-    /// Puts `id` in; `false` if it is known.
+    /// The set that was kept as `ids`.
+    pub(super) fn restore(horizon_s: u32, ids: Ids) -> IdSet {
+        let mut set = IdSet::of(horizon_s, IdLog::from(ids));
+        for place in set.log.places() {
+            let id = set.log.id(place);
+            // An id that came again after it was forgotten stands at the later place.
+            match set.index.entry(id, &set.log) {
+                Entry::Occupied(mut known) => *known.get_mut() = place as u32,
+                Entry::Vacant(unknown) => drop(unknown.insert(place as u32)),
+            }
+        }
+        set
+    }
+
+    fn of(horizon_s: u32, log: IdLog) -> IdSet {
+        IdSet {
+            horizon_s,
+            log,
+            index: Index::default(),
+        }
+    }
+
+    /// Puts `id` in; `false` if it is known. The watermark must not fall from
+    /// one call to the next.
     pub fn insert(&mut self, id: Id, watermark: Millis) -> bool {
-        let (id, hash, now_s) = (slot_id(id), mix(id), seconds(watermark));
-        let horizon_s = self.horizon_s;
-        let table = &mut self.tables[(hash >> 56) as usize];
-        if table.filled * 4 >= table.ids.len() * 3 {
-            table.grow(now_s, horizon_s);
+        let now_s = seconds(watermark);
+        match self.index.entry(id, &self.log) {
+            Entry::Occupied(mut known) => {
+                if now_s - self.log.stamp(self.log.place(*known.get())) < self.horizon_s {
+                    return false;
+                }
+                *known.get_mut() = self.log.end() as u32;
+            }
+            Entry::Vacant(unknown) => drop(unknown.insert(self.log.end() as u32)),
         }
-        let slot = table.slot_of(id, hash);
-        if table.ids[slot] == FREE {
-            table.ids[slot] = id;
-            table.filled += 1;
-        } else if now_s - table.stamps[slot] < horizon_s {
-            return false;
+        self.log.push(id, now_s);
+        if self.log.is_expired(now_s, self.horizon_s) {
+            self.forget();
         }
-        table.stamps[slot] = now_s;
         true
     }
 
     /// Whether `id` is known.
     pub fn contains(&self, id: Id, watermark: Millis) -> bool {
-        let (id, hash) = (slot_id(id), mix(id));
-        let table = &self.tables[(hash >> 56) as usize];
-        if table.ids.is_empty() {
-            return false;
-        }
-        let slot = table.slot_of(id, hash);
-        table.ids[slot] != FREE && seconds(watermark) - table.stamps[slot] < self.horizon_s
+        let place = self.index.find(id, &self.log);
+        place.is_some_and(|place| seconds(watermark) - self.log.stamp(place) < self.horizon_s)
     }
 
-    /// How many ids are held, those not yet cleared away included.
+    /// How many ids are held, those not yet cut off included.
     pub fn len(&self) -> usize {
-        self.tables.iter().map(|table| table.filled).sum()
+        let places = self.log.places();
+        (places.end - places.start) as usize
     }
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-impl Table {
-    /// The slot that holds `id`, or the free one where it would go. There is
-    /// always a free slot: a table grows at three quarters.
-    #[inline]
-    fn slot_of(&self, id: u128, hash: u64) -> usize {
-        let length = self.ids.len();
-        // The low 56 bits spread over the length, which is no power of two.
-        let mut slot = ((u128::from(hash << 8) * length as u128) >> 64) as usize;
-        while self.ids[slot] != FREE && self.ids[slot] != id {
-            slot += 1;
-            if slot == length {
-                slot = 0;
-            }
-        }
-        slot
+    /// All that is held, for a checkpoint: shared but for what may still change.
+    pub(super) fn ids(&self) -> Ids {
+        self.log.ids()
     }
 
-    /// Clears forgotten ids away, and takes half as many slots more if those
-    /// that are left still need it.
+    /// Cuts the oldest piece off. One at a time, so that the fold never stops
+    /// for long; the next id takes the next one.
     #[cold]
-    fn grow(&mut self, now_s: u32, horizon_s: u32) {
-        let old_ids = std::mem::take(&mut self.ids);
-        let old_stamps = std::mem::take(&mut self.stamps);
-        let kept = |id: u128, stamp: u32| id != FREE && now_s - stamp < horizon_s;
-        let old = || old_ids.iter().copied().zip(old_stamps.iter().copied());
+    fn forget(&mut self) {
+        let places = self.log.oldest();
+        for place in places {
+            self.index.remove(self.log.id(place), place, &self.log);
+        }
+        self.log.cut_off();
+    }
+}
 
-        self.filled = old().filter(|&(id, stamp)| kept(id, stamp)).count();
-        let slots = (self.filled * 2).max(16);
-        self.ids = vec![FREE; slots];
-        self.stamps = vec![0; slots];
-        for (id, stamp) in old().filter(|&(id, stamp)| kept(id, stamp)) {
-            let slot = self.slot_of(id, mix(Id(id)));
-            self.ids[slot] = id;
-            self.stamps[slot] = stamp;
+/// Where each id stands in the log: small tables that grow one at a time.
+///
+/// A table doubles when it is full. If all were of one size, all would double at
+/// about the same moment, and the set would be at its largest for its content.
+/// So the last gets twice as many ids as the first, those between by degrees:
+/// they double one after the other, and the set is always half way.
+#[derive(Debug)]
+struct Index {
+    tables: Vec<HashTable<u32>>,
+}
+
+const TABLES: usize = 256;
+/// Into how many parts ids fall, to be shared out between the tables.
+const PARTS: usize = 4_096;
+
+/// Which table a part belongs to: table `t` gets a share of `TABLES + t`.
+const TABLE_OF: [u8; PARTS] = {
+    let mut table_of = [0; PARTS];
+    let (mut table, mut part) = (0, 0);
+    while part < PARTS {
+        // The shares of the tables up to this one, out of those of all.
+        let shares = (table + 1) * TABLES + table * (table + 1) / 2;
+        let all = TABLES * TABLES + (TABLES - 1) * TABLES / 2;
+        if part * all >= shares * PARTS {
+            table += 1;
+        } else {
+            table_of[part] = table as u8;
+            part += 1;
+        }
+    }
+    table_of
+};
+
+impl Default for Index {
+    fn default() -> Index {
+        let tables = (0..TABLES).map(|_| HashTable::new()).collect();
+        Index { tables }
+    }
+}
+
+impl Index {
+    #[inline]
+    fn entry(&mut self, id: Id, log: &IdLog) -> Entry<'_, u32> {
+        let hash = mix(id);
+        self.tables[table_of(hash)].entry(
+            hash,
+            |&place| log.id(log.place(place)) == id,
+            |&place| mix(log.id(log.place(place))),
+        )
+    }
+
+    fn find(&self, id: Id, log: &IdLog) -> Option<u64> {
+        let hash = mix(id);
+        let is_it = |&place: &u32| log.id(log.place(place)) == id;
+        let found = self.tables[table_of(hash)].find(hash, is_it);
+        found.map(|&place| log.place(place))
+    }
+
+    /// Takes the id out, unless it has come again since and stands elsewhere.
+    fn remove(&mut self, id: Id, place: u64, log: &IdLog) {
+        let hash = mix(id);
+        let is_it = |&found: &u32| log.place(found) == place;
+        if let Ok(found) = self.tables[table_of(hash)].find_entry(hash, is_it) {
+            found.remove();
         }
     }
 }
 
+/// By bits of the hash that a table of less than 2^44 ids does not look at.
 #[inline]
-fn slot_id(id: Id) -> u128 {
-    if id.0 == FREE { ZERO } else { id.0 }
+fn table_of(hash: u64) -> usize {
+    TABLE_OF[(hash >> 44) as usize % PARTS].into()
 }
 
 /// Spreads an id over 64 bits: ULIDs of one moment differ in few of theirs.
 #[inline]
 fn mix(id: Id) -> u64 {
-    let id = slot_id(id);
-    let (high, low) = ((id >> 64) as u64, id as u64);
+    let (high, low) = ((id.0 >> 64) as u64, id.0 as u64);
     let product =
         u128::from(high ^ 0x9e37_79b9_7f4a_7c15) * u128::from(low ^ 0xd1b5_4a32_d192_ed03);
     (product >> 64) as u64 ^ product as u64
@@ -158,21 +217,35 @@ mod tests {
         }
     }
 
+    /// As it comes back from a checkpoint.
+    fn restored(ids: &IdSet) -> IdSet {
+        let kept = ids.ids();
+        let bytes: Vec<_> = kept.segments().map(|segment| segment.to_bytes()).collect();
+        let again = Ids::from_segments(bytes.iter().map(|bytes| &bytes[..])).unwrap();
+        IdSet::restore(ids.horizon_s, again)
+    }
+
     proptest::proptest! {
         #[test]
         fn equals_the_rule(
             steps in proptest::collection::vec((0u128..300, 0u32..3), 0..3_000),
             horizon_s in 1u32..200,
+            restore_at in 0usize..3_000,
         ) {
             let (mut ids, mut model) = (IdSet::new(horizon_s), Model(HashMap::new()));
             let mut now_s = START_S;
-            for (id, later_s) in steps {
+            for (step, (id, later_s)) in steps.into_iter().enumerate() {
                 now_s += later_s;
                 let now = Millis::from(now_s) * 1000 + 999;
                 let known = model.0.get(&id).is_some_and(|&s| now_s < s + horizon_s);
                 proptest::prop_assert_eq!(ids.contains(Id(id), now), known);
                 let new = model.insert(id, now_s, horizon_s);
                 proptest::prop_assert_eq!(ids.insert(Id(id), now), new);
+                if step == restore_at {
+                    let again = restored(&ids);
+                    proptest::prop_assert_eq!(again.ids(), ids.ids());
+                    ids = again;
+                }
             }
         }
     }
@@ -183,8 +256,44 @@ mod tests {
         for i in 0..1_000_000u32 {
             let now = Millis::from(START_S + i / 1_000) * 1000;
             assert!(ids.insert(Id(u128::from(i) << 64), now));
+            if i % 100_003 == 0 {
+                ids = restored(&ids);
+            }
         }
-        // 10 s hold 10,000 ids; tables of that many would hold twice as many at most.
-        assert!(ids.len() < 40_000, "{} ids are held", ids.len());
+        // 10 s hold 10,000 ids; what is cut off are pieces of 65,536.
+        assert!(ids.len() < 80_000, "{} ids are held", ids.len());
+        let indexed: usize = ids.index.tables.iter().map(HashTable::len).sum();
+        assert_eq!(indexed, ids.len());
+    }
+
+    /// 16 of the log and the index, at the worst moment; while a table grows, both
+    /// the old and the new one are there, of one in 256.
+    #[test]
+    fn an_id_costs_25_bytes() {
+        let (mut ids, mut worst) = (IdSet::new(u32::MAX), 0.0f64);
+        for i in 0..3_000_000u64 {
+            let id = u128::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            ids.insert(Id(id), Millis::from(START_S) * 1_000);
+            if i >= 1_000_000 && i % 5_000 == 0 {
+                let tables = || ids.index.tables.iter().map(HashTable::allocation_size);
+                let index = tables().sum::<usize>() + tables().max().unwrap_or_default();
+                worst = worst.max(16.0 + index as f64 / i as f64);
+            }
+        }
+        assert!(worst < 25.0, "{worst:.1} bytes an id");
+    }
+
+    #[test]
+    fn tables_get_their_share() {
+        let mut parts = [0; TABLES];
+        TABLE_OF
+            .iter()
+            .for_each(|&table| parts[table as usize] += 1);
+        assert!((10..=11).contains(&parts[0]), "{}", parts[0]);
+        assert!(
+            (21..=22).contains(&parts[TABLES - 1]),
+            "{}",
+            parts[TABLES - 1]
+        );
     }
 }

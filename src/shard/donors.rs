@@ -14,6 +14,21 @@ const CAMPAIGN_LG_K: u8 = 11;
 /// 2^14 registers over all campaigns: 1.04 / √16384 = 0.8 %.
 const OVERALL_LG_K: u8 = 14;
 
+// Places in the serialized form, see datasketches.apache.org, "HLL sketch".
+const FLAGS: usize = 5;
+const OUT_OF_ORDER: u8 = 16;
+const MODE: usize = 7;
+const LIST: u8 = 0;
+const SET: u8 = 1;
+const LIST_COUPONS: usize = 8;
+const SET_COUPONS: usize = 12;
+const HIP: std::ops::Range<usize> = 8..16;
+
+fn sort_coupons(bytes: &mut [u8]) {
+    let (coupons, _) = bytes.as_chunks_mut::<4>();
+    coupons.sort_unstable_by_key(|coupon| u32::from_le_bytes(*coupon));
+}
+
 /// The donors of a campaign, or of all, in one shard.
 #[derive(Clone, PartialEq)]
 pub struct Donors(HllSketch);
@@ -31,6 +46,43 @@ impl Donors {
 
     fn new(lg_k: u8) -> Donors {
         Donors(HllSketch::new(lg_k, HllType::Hll8).expect("the precision is within 4..=21"))
+    }
+
+    /// The sketch in the format of Apache DataSketches.
+    ///
+    /// Two sketches of the same donors, seen in the same order, have the same bytes,
+    /// however often they were restored on the way: what depends on the order in
+    /// which a table was filled is put in an order of its own, and the estimate
+    /// that goes by the order of donors (HIP) is left out. What is restored is
+    /// estimated by its registers alone, as unions are anyway.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.0.serialize();
+        match bytes[MODE] & 3 {
+            LIST => sort_coupons(&mut bytes[LIST_COUPONS..]),
+            SET => sort_coupons(&mut bytes[SET_COUPONS..]),
+            _ => {
+                bytes[FLAGS] |= OUT_OF_ORDER;
+                bytes[HIP].fill(0);
+            }
+        }
+        bytes
+    }
+
+    /// What [`to_bytes`](Donors::to_bytes) made; `None` if the bytes are none such.
+    fn from_bytes(bytes: &[u8], lg_k: u8) -> Option<Donors> {
+        let sketch = HllSketch::deserialize(bytes).ok()?;
+        let fits = sketch.lg_config_k() == lg_k && sketch.target_type() == HllType::Hll8;
+        fits.then_some(Donors(sketch))
+    }
+
+    /// A campaign's sketch from its bytes; `None` if they are none such.
+    pub fn campaign_from(bytes: &[u8]) -> Option<Donors> {
+        Donors::from_bytes(bytes, CAMPAIGN_LG_K)
+    }
+
+    /// The sketch over all campaigns from its bytes; `None` if they are none such.
+    pub fn overall_from(bytes: &[u8]) -> Option<Donors> {
+        Donors::from_bytes(bytes, OVERALL_LG_K)
     }
 
     /// Takes a donor into this sketch and another, hashing once.

@@ -3,6 +3,7 @@
 //! All-time totals are the sum of the rows and are stored nowhere, so the days
 //! of a campaign always add up to its total.
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Day;
@@ -10,7 +11,7 @@ use crate::event::Gift;
 use crate::money::{Currency, Money};
 
 /// The sums of one row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figures {
     /// How many donations (in a row of flowers: how many times flowers were given).
     pub gifts: u64,
@@ -23,7 +24,7 @@ pub struct Figures {
 }
 
 /// The figures of one business day in one currency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The business day.
     pub day: Day,
@@ -31,11 +32,13 @@ pub struct Row {
     pub currency: Option<Currency>,
     /// The sums.
     pub figures: Figures,
+    #[serde(skip)]
     changed: bool,
 }
 
 /// The rows of one campaign in one shard, by day and currency.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Ledger {
     rows: SmallVec<[Row; 1]>,
 }
@@ -108,6 +111,12 @@ impl Ledger {
     /// The rows, by day and currency.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// Whether every row stands in its place, as it does unless somebody else made it.
+    pub(super) fn is_in_order(&self) -> bool {
+        let place = |row: &Row| (row.day, row.currency);
+        self.rows.is_sorted_by(|a, b| place(a) < place(b))
     }
 
     /// The rows that were set since this was asked last.

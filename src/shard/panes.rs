@@ -12,6 +12,8 @@
 //! that of the events whose `at` lies in it, in whatever order they came: an
 //! event that was too late for a pane is too old for every later window, too.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Gift, Millis, seconds};
 use crate::money::Currency;
 
@@ -101,12 +103,13 @@ fn floor(seconds: u32, step: u32) -> u32 {
 }
 
 /// What one campaign got in a slice of event time, in one currency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pane {
     /// Where it starts, in seconds since the epoch.
     pub start_s: u32,
     /// The currency; `None` is a pane of flowers.
     pub currency: Option<Currency>,
+    #[serde(skip)]
     changed: bool,
     /// How many donations.
     pub gifts: u64,
@@ -115,10 +118,11 @@ pub struct Pane {
 }
 
 /// The panes of one campaign in one shard, by start and currency.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Panes {
     panes: Vec<Pane>,
     /// The minute of the watermark at the last [`tidy`](Panes::tidy), in seconds.
+    #[serde(skip)]
     tidied_s: u32,
 }
 
@@ -194,6 +198,12 @@ impl Panes {
                 Err(place) => self.panes.insert(place, pane),
             }
         }
+    }
+
+    /// Whether every pane stands in its place, as it does unless somebody else made it.
+    pub(super) fn is_in_order(&self) -> bool {
+        let place = |pane: &Pane| (pane.start_s, pane.currency);
+        self.panes.is_sorted_by(|a, b| place(a) < place(b))
     }
 
     pub(super) fn take_changed(&mut self, watermark: Option<Millis>) -> Vec<Pane> {

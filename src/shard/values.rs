@@ -1,5 +1,6 @@
 //! The values of one campaign in one shard: what a flush carries and merge holds.
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::{Ledger, Pane, Panes, Row};
@@ -9,7 +10,7 @@ use crate::event::Millis;
 ///
 /// `seen = counted + duplicates + dead_letters`. Records that cannot be decoded
 /// belong to no campaign and stand in the shard's tally only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Events that name the campaign.
     pub seen: u64,
@@ -42,7 +43,7 @@ impl Default for Counts {
 }
 
 /// Everything exact that is kept of a campaign in one shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Values {
     /// Its outcomes.
     pub counts: Counts,
