@@ -37,6 +37,8 @@ pub struct Config {
     pub topics: TopicsConfig,
     /// How `tally99 run` works.
     pub run: RunConfig,
+    /// Where and how often shards are kept.
+    pub checkpoints: CheckpointsConfig,
     /// What shapes the fold: two runs with different values here make
     /// different totals of the same log.
     pub counting: CountingConfig,
@@ -59,6 +61,9 @@ pub struct KafkaConfig {
     pub bootstrap_servers: String,
     /// `kafka.group`: the consumer group.
     pub group: String,
+    /// `kafka.group_instance_id`: makes this process a static member, which keeps
+    /// its partitions through a restart within the session timeout.
+    pub group_instance_id: Option<String>,
     /// `kafka.session_timeout_ms`: a member that the group has not heard of for
     /// this long is dead.
     pub session_timeout: Duration,
@@ -76,6 +81,7 @@ impl fmt::Debug for KafkaConfig {
         f.debug_struct("KafkaConfig")
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("group", &self.group)
+            .field("group_instance_id", &self.group_instance_id)
             .field("session_timeout", &self.session_timeout)
             .field("properties", &properties)
             .finish()
@@ -119,6 +125,18 @@ pub struct RunConfig {
     pub epoch: u32,
     /// `run.wait_for_topic`: wait for a missing donations topic instead of exiting.
     pub wait_for_topic: bool,
+}
+
+/// `[checkpoints]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointsConfig {
+    /// `checkpoints.url`: where they are; `None`: there are none, and every start
+    /// folds the log from its beginning.
+    pub url: Option<String>,
+    /// `checkpoints.interval_ms`: how often a partition that changes is kept.
+    pub interval: Duration,
+    /// `checkpoints.keep`: how many checkpoints of a partition are kept.
+    pub keep: usize,
 }
 
 /// `[counting]`

@@ -10,7 +10,9 @@ use super::error::{ConfigError, Problem};
 use super::kind::Value;
 use super::layers::{Flags, Layer, Sourced};
 use super::settings::{PROPERTIES, SETTINGS, Setting, by_key};
-use super::{Config, CountingConfig, KafkaConfig, RunConfig, TopicsConfig, properties};
+use super::{
+    CheckpointsConfig, Config, CountingConfig, KafkaConfig, RunConfig, TopicsConfig, properties,
+};
 
 /// A valid configuration, and where each value comes from.
 #[derive(Clone, Debug)]
@@ -145,6 +147,7 @@ fn go_together(
     let reasons = properties::check_together(&KafkaConfig {
         bootstrap_servers: String::new(),
         group: "tally99".into(),
+        group_instance_id: None,
         session_timeout,
         properties: properties.clone(),
     });
@@ -239,6 +242,8 @@ fn resolve(values: &Values<'_>, properties: BTreeMap<String, String>) -> Config 
         kafka: KafkaConfig {
             bootstrap_servers: values.text("kafka.bootstrap_servers"),
             group: values.text("kafka.group"),
+            group_instance_id: Some(values.text("kafka.group_instance_id"))
+                .filter(|id| !id.is_empty()),
             session_timeout: values.millis("kafka.session_timeout_ms"),
             properties,
         },
@@ -262,6 +267,11 @@ fn resolve(values: &Values<'_>, properties: BTreeMap<String, String>) -> Config 
             donors_interval: values.millis("run.donors_interval_ms"),
             epoch: values.whole("run.epoch"),
             wait_for_topic: values.switch("run.wait_for_topic"),
+        },
+        checkpoints: CheckpointsConfig {
+            url: Some(values.text("checkpoints.url")).filter(|url| !url.is_empty()),
+            interval: values.millis("checkpoints.interval_ms"),
+            keep: values.whole("checkpoints.keep"),
         },
         counting: CountingConfig {
             time_zone: values.text("counting.time_zone"),

@@ -52,10 +52,14 @@ pub(super) enum Kind {
     Servers,
     /// A consumer group's name.
     Group,
+    /// A member's id in a group, in Kafka's own letters, or nothing.
+    InstanceId,
     /// A topic's name, as Kafka allows them.
     Topic,
     /// An IANA time zone of the bundled database.
     TimeZone,
+    /// The URL of a store of checkpoints; empty for none.
+    Store,
     /// Yes or no.
     Switch,
     /// A whole number; `zero` says what 0 means where it is not a number.
@@ -88,7 +92,9 @@ impl Kind {
             (Kind::Whole { min, max, .. }, Value::Whole(number)) => (min..=max).contains(number),
             (Kind::Servers, Value::Text(text)) => are_servers(text),
             (Kind::Group, Value::Text(text)) => is_group(text),
+            (Kind::InstanceId, Value::Text(text)) => text.is_empty() || is_topic(text),
             (Kind::Topic, Value::Text(text)) => is_topic(text),
+            (Kind::Store, Value::Text(text)) => is_store(text),
             (Kind::TimeZone, Value::Text(text)) => return check_time_zone(text),
             _ => false,
         };
@@ -105,11 +111,18 @@ impl fmt::Display for Kind {
         match self {
             Kind::Servers => f.write_str("\"host:port\", or several separated by commas"),
             Kind::Group => f.write_str("a name of 1 to 255 bytes without control characters"),
+            Kind::InstanceId => write!(
+                f,
+                "up to {TOPIC_BYTES_MAX} of a-z A-Z 0-9 . _ -, and not \".\" or \"..\" (\"\": none)"
+            ),
             Kind::Topic => write!(
                 f,
                 "a topic's name: 1 to {TOPIC_BYTES_MAX} of a-z A-Z 0-9 . _ -, and not \".\" or \"..\""
             ),
             Kind::TimeZone => f.write_str("an IANA time zone such as \"Asia/Shanghai\""),
+            Kind::Store => {
+                f.write_str("\"file:///folder\", \"s3://bucket/prefix\", or \"\" for none")
+            }
             Kind::Switch => f.write_str("true or false"),
             Kind::Whole { min, max, zero } => {
                 write!(f, "a whole number from {min} to {max}")?;
@@ -117,6 +130,14 @@ impl fmt::Display for Kind {
             }
         }
     }
+}
+
+fn is_store(url: &str) -> bool {
+    let path = url.strip_prefix("file://");
+    let bucket = url.strip_prefix("s3://");
+    url.is_empty()
+        || path.is_some_and(|path| path.starts_with('/'))
+        || bucket.is_some_and(|bucket| !bucket.is_empty() && !bucket.starts_with('/'))
 }
 
 fn is_topic(name: &str) -> bool {

@@ -25,7 +25,7 @@ const OURS: &[(&str, &str)] = &[
     ("session.timeout.ms", "set kafka.session_timeout_ms instead"),
     ("heartbeat.interval.ms", "it follows kafka.session_timeout_ms"),
     ("client.id", "it names the process, so that a second one in the group can be named"),
-    ("group.instance.id", "a second process in the group is known by its member id"),
+    ("group.instance.id", "set kafka.group_instance_id instead"),
     ("group.protocol", "tally99 speaks the classic group protocol"),
     ("group.remote.assignor", "tally99 speaks the classic group protocol"),
     ("partition.assignment.strategy", "all members of a group must have the same one"),
@@ -270,6 +270,7 @@ mod tests {
             check_together(&KafkaConfig {
                 bootstrap_servers: "127.0.0.1:1".into(),
                 group: "tally99".into(),
+                group_instance_id: None,
                 session_timeout: Duration::from_secs(6),
                 properties: properties.collect(),
             })

@@ -38,7 +38,7 @@ pub(super) const PREFIX: &str = "TALLY99_";
 pub(super) const PROPERTIES: &str = "kafka.properties";
 
 /// The sections, in the order of the file.
-pub(super) const SECTIONS: &[&str] = &["kafka", "topics", "run", "counting"];
+pub(super) const SECTIONS: &[&str] = &["kafka", "topics", "run", "checkpoints", "counting"];
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -69,6 +69,7 @@ const fn whole(min: i64, max: i64) -> Kind {
 pub(super) const SETTINGS: &[Setting] = &[
     setting("kafka.bootstrap_servers", Kind::Servers, "127.0.0.1:9092", Some("--bootstrap-servers")),
     setting("kafka.group", Kind::Group, "tally99", Some("--group")),
+    setting("kafka.group_instance_id", Kind::InstanceId, "", None),
     // Brokers refuse less than 6 s and more than 5 min unless told otherwise.
     setting("kafka.session_timeout_ms", whole(6_000, 300_000), "6000", None),
     setting("topics.donations", Kind::Topic, "donations", Some("--topic")),
@@ -85,6 +86,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("run.donors_interval_ms", whole(100, HOUR_MS), "2000", None),
     setting("run.epoch", whole(1, u32::MAX as i64), "1", None),
     setting("run.wait_for_topic", Kind::Switch, "false", Some("--wait-for-topic")),
+    setting("checkpoints.url", Kind::Store, "", Some("--checkpoints")),
+    setting("checkpoints.interval_ms", whole(100, HOUR_MS), "10000", None),
+    setting("checkpoints.keep", whole(1, 1_000), "3", None),
     setting("counting.time_zone", Kind::TimeZone, "Asia/Shanghai", None),
     // A year: past that, an id is kept for nobody.
     setting("counting.dedup_horizon_s", whole(1, 31_536_000), "259200", None),

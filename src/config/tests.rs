@@ -75,11 +75,11 @@ fn every_setting_can_be_set_by_its_variable() {
             number if number.parse::<u32>().is_ok() => "6001",
             _ => "another",
         };
-        // 6001 is too many workers.
-        let text = if setting.key == "run.workers" {
-            "7"
-        } else {
-            text
+        let text = match setting.key {
+            // 6001 is too many.
+            "run.workers" | "checkpoints.keep" => "7",
+            "checkpoints.url" => "s3://bucket/prefix",
+            _ => text,
         };
         let loaded = with("", &[(&setting.variable(), text)], &[]).unwrap();
         assert_ne!(loaded.config, Config::default(), "{}", setting.key);
@@ -126,7 +126,7 @@ time_zone = 2022-09-09
             "kafka.sasl_password (FILE:4): no such setting",
             "kafka.properties (FILE:5): this is a section; write [kafka.properties] on a line of its own and its settings below",
             "run.workres (FILE:10): no such setting; did you mean run.workers?",
-            "runn (FILE:14): no such section; there are kafka, topics, run, counting; did you mean run?",
+            "runn (FILE:14): no such section; there are kafka, topics, run, checkpoints, counting; did you mean run?",
             "TALLY99_RUN_WORKER: no setting has this name; did you mean TALLY99_RUN_WORKERS?",
             "kafka.group = 7 (FILE:3): allowed is a name of 1 to 255 bytes without control characters",
             "topics.donations = \"a b\" (FILE:7): allowed is a topic's name: 1 to 249 of a-z A-Z 0-9 . _ -, and not \".\" or \"..\"",
@@ -361,4 +361,28 @@ fn what_kubernetes_sets_for_a_service_is_no_setting() {
         &[],
     ));
     assert_eq!(errors.len(), 2, "{errors:?}");
+}
+
+#[test]
+fn a_static_member_is_one_by_its_setting_alone() {
+    let id = |text: &str| with("", &[("TALLY99_KAFKA_GROUP_INSTANCE_ID", text)], &[]);
+    assert_eq!(id("").unwrap().config.kafka.group_instance_id, None);
+    let loaded = id("tally99-a.1").unwrap();
+    assert_eq!(
+        loaded.config.kafka.group_instance_id.as_deref(),
+        Some("tally99-a.1")
+    );
+    for bad in ["a b", "..", "\u{6350}"] {
+        let errors = errors(id(bad));
+        assert!(
+            errors.len() == 1 && errors[0].contains("kafka.group_instance_id"),
+            "{errors:?}"
+        );
+    }
+    let raw = "[kafka.properties]\n'group.instance.id' = 'a'\n";
+    let errors = errors(with(raw, &[], &[]));
+    assert!(
+        errors[0].ends_with("set kafka.group_instance_id instead"),
+        "{errors:?}"
+    );
 }

@@ -1,0 +1,297 @@
+//! Where checkpoints are kept: a folder of this machine, or a bucket.
+
+mod contents;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    ClientConfigKey, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
+};
+use thiserror::Error;
+
+pub use contents::LeftOver;
+
+use crate::event::Millis;
+use crate::offset::Partition;
+
+/// A store of checkpoints, by its URL.
+#[derive(Clone)]
+pub struct Store {
+    url: String,
+    objects: Arc<dyn ObjectStore>,
+    /// The same, if it is a folder of this machine.
+    files: Option<Arc<LocalFileSystem>>,
+    /// Where checkpoints begin within the store.
+    prefix: Path,
+    writer: Arc<str>,
+    /// How many names were given to objects. No name is ever given twice.
+    named: Arc<AtomicU64>,
+}
+
+/// A URL that names no store.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Not a URL of ours.
+    #[error(
+        "checkpoints.url {0:?} is none that checkpoints can be kept at: file:///folder or \
+         s3://bucket/prefix"
+    )]
+    Url(String),
+    /// The folder cannot be made.
+    #[error("the folder for checkpoints, {0}, cannot be made")]
+    Folder(PathBuf, #[source] std::io::Error),
+    /// The library refuses it.
+    #[error("checkpoints.url {0} cannot be opened")]
+    Refused(String, #[source] object_store::Error),
+}
+
+/// The store did not do what it was asked for.
+#[derive(Debug, Error)]
+#[error("checkpoint store: {what} {url}/{name} failed")]
+pub struct StoreError {
+    what: &'static str,
+    url: String,
+    name: String,
+    #[source]
+    cause: Box<object_store::Error>,
+}
+
+impl StoreError {
+    /// Whether there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(*self.cause, object_store::Error::NotFound { .. })
+    }
+
+    /// The error with what caused it, in one line. Most say in their own text what
+    /// caused them.
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let why = error.to_string();
+            if !text.contains(&why) {
+                text.push_str(&format!(": {why}"));
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// How long a request may take. An object is a few megabytes.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const TIMEOUT: AmazonS3ConfigKey = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+
+/// A request that fails is tried again for a while; after that, so is the whole
+/// checkpoint.
+fn retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: 3,
+        retry_timeout: Duration::from_secs(10),
+        ..RetryConfig::default()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl Store {
+    /// Opens the store at a URL, for a process of this name.
+    ///
+    /// `file:///folder` is made if it is missing; what is written there is on the
+    /// disk, and its name in the folder, before a write counts as done. Of
+    /// `s3://bucket/prefix` all else comes from the environment: `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and so on; `AWS_ENDPOINT` and, for plain
+    /// HTTP, `AWS_ALLOW_HTTP` where it is not Amazon's own.
+    pub fn open(url: &str, writer: &str) -> Result<Store, OpenError> {
+        if let Some(path) = url.strip_prefix("file://") {
+            let path = PathBuf::from(path);
+            if !path.is_absolute() {
+                return Err(OpenError::Url(url.to_owned()));
+            }
+            std::fs::create_dir_all(&path)
+                .map_err(|error| OpenError::Folder(path.clone(), error))?;
+            let files = LocalFileSystem::new_with_prefix(&path)
+                .map_err(|error| OpenError::Refused(url.to_owned(), error))?;
+            let files = Arc::new(files.with_fsync(true));
+            return Ok(Store {
+                files: Some(files.clone()),
+                ..Store::of(url, files, Path::default(), writer)
+            });
+        }
+        let bucket = url.strip_prefix("s3://").filter(|it| !it.is_empty());
+        let Some(bucket) = bucket else {
+            return Err(OpenError::Url(url.to_owned()));
+        };
+        // TLS takes whoever was there first, and there is only one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (_, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+        let objects = AmazonS3Builder::from_env()
+            .with_url(url)
+            .with_retry(retries())
+            // Not all options of the client at once: the environment has set some.
+            .with_config(TIMEOUT, format!("{} s", ANSWER_WITHIN.as_secs()))
+            .build()
+            .map_err(|error| OpenError::Refused(url.to_owned(), error))?;
+        Ok(Store::of(
+            url,
+            Arc::new(objects),
+            Path::from(prefix),
+            writer,
+        ))
+    }
+
+    /// A store of objects under a prefix.
+    pub fn of(url: &str, objects: Arc<dyn ObjectStore>, prefix: Path, writer: &str) -> Store {
+        Store {
+            url: url.trim_end_matches('/').to_owned(),
+            objects,
+            files: None,
+            prefix,
+            writer: writer.into(),
+            named: Arc::default(),
+        }
+    }
+
+    /// The URL that it was opened by.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The folder of one partition.
+    pub fn folder(&self, topic: &str, epoch: u32, partition: Partition) -> Folder {
+        self.at(format!("{topic}/epoch-{epoch}/{partition:05}"))
+    }
+
+    fn at(&self, path: String) -> Folder {
+        Folder {
+            store: self.clone(),
+            path,
+        }
+    }
+}
+
+/// What belongs to one partition of a store.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    store: Store,
+    path: String,
+}
+
+/// An object that was found in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name within the folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When it was written, by the store's clock, in milliseconds since the epoch.
+    pub written_at: Millis,
+}
+
+impl Folder {
+    /// A name that no object has or had: `beginning` and who gave the name.
+    pub(super) fn new_name(&self, beginning: &str) -> String {
+        let number = self.store.named.fetch_add(1, Ordering::Relaxed);
+        format!("{beginning}.{}-{number}", self.store.writer)
+    }
+
+    /// The process that writes here.
+    pub fn writer(&self) -> &str {
+        &self.store.writer
+    }
+
+    /// Where an object of this name is, for people.
+    pub fn url_of(&self, name: &str) -> String {
+        format!("{}/{}/{name}", self.store.url, self.path)
+    }
+
+    /// Writes an object that must not be there yet. When this returns, it will
+    /// survive whatever happens to this machine.
+    pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let bytes = Bytes::from(bytes);
+        let (path, payload) = (self.path_of(name), PutPayload::from(bytes.clone()));
+        let put = self
+            .store
+            .objects
+            .put_opts(&path, payload, PutMode::Create.into());
+        put.await
+            .map_err(|cause| self.error("writing", name, cause))?;
+        Ok(())
+    }
+
+    /// The bytes of an object.
+    pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+        let path = self.path_of(name);
+        let read = async { self.store.objects.get(&path).await?.bytes().await };
+        read.await
+            .map_err(|cause| self.error("reading", name, cause))
+    }
+
+    /// Whether an object is there; an error if it is not.
+    pub(super) async fn look_at(&self, name: &str) -> Result<(), StoreError> {
+        let found = self.store.objects.head(&self.path_of(name)).await;
+        found.map_err(|cause| self.error("looking for", name, cause))?;
+        Ok(())
+    }
+
+    /// The objects whose name begins with this folder's `subfolder`.
+    pub async fn list(&self, subfolder: &str) -> Result<Vec<Found>, StoreError> {
+        let path = self.path_of(subfolder);
+        let whole = self.path_of("");
+        let found = self.store.objects.list(Some(&path));
+        let found: Vec<_> = found
+            .try_collect()
+            .await
+            .map_err(|cause| self.error("listing", subfolder, cause))?;
+        let in_folder = found.into_iter().filter_map(|object| {
+            let parts = object.location.prefix_match(&whole)?;
+            let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
+            Some(Found {
+                name: parts.join("/"),
+                bytes: object.size,
+                written_at: object.last_modified.timestamp_millis(),
+            })
+        });
+        Ok(in_folder.collect())
+    }
+
+    /// Deletes an object; that it is not there is fine.
+    pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.store.objects.delete(&self.path_of(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(cause) => Err(self.error("deleting", name, cause)),
+        }
+    }
+
+    fn path_of(&self, name: &str) -> Path {
+        let all = self
+            .store
+            .prefix
+            .parts()
+            .map(|part| part.as_ref().to_owned());
+        let path = self.path.split('/').chain(name.split('/'));
+        Path::from_iter(all.chain(path.filter(|part| !part.is_empty()).map(str::to_owned)))
+    }
+
+    fn error(&self, what: &'static str, name: &str, cause: object_store::Error) -> StoreError {
+        StoreError {
+            what,
+            url: format!("{}/{}", self.store.url, self.path),
+            name: name.to_owned(),
+            cause: Box::new(cause),
+        }
+    }
+}
