@@ -78,6 +78,10 @@ impl Logged {
         Some(json.to_string().into_bytes())
     }
 
+    pub fn is_ahead(&self) -> bool {
+        matches!(self, Logged::Event(event) if event.is_ahead())
+    }
+
     /// The record's own timestamp; unreadable ones have some.
     pub fn timestamp(&self) -> i64 {
         match self {

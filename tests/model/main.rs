@@ -7,15 +7,24 @@
 //! plain sum over the log's prefix, nothing that was ever published may fall,
 //! and the topics must hold what is true.
 //!
-//! A failure prints its seed: `MODEL_SEED=n cargo test --test model` repeats it,
-//! `MODEL_STEPS=n` makes runs longer.
+//! Shards are kept in a store that fails, is slow, lists late and rots, and are
+//! restored from it; processes die between any two requests to it. What is
+//! restored must be the fold of the log byte by byte, and nothing that is needed
+//! may ever be deleted.
+//!
+//! A failure prints its seed: `MODEL_SEED=n cargo test --test model` repeats it.
+//! `MODEL_SECONDS=n cargo test --release --test model -- --nocapture` goes through
+//! fresh seeds for so long. `MODEL_STEPS=n` makes runs longer.
 
 mod checks;
 mod log;
 mod oracle;
 mod simulator;
+mod store;
+mod workers;
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -38,30 +47,84 @@ impl Drop for SaySeed {
     }
 }
 
-fn simulate(seed: u64, steps: u64) -> u64 {
+/// What runs came to.
+#[derive(Debug, Default)]
+struct Done {
+    cuts: u64,
+    checkpoints: u64,
+    restores: u64,
+}
+
+impl Done {
+    /// Runs that do next to nothing prove nothing.
+    fn check(&self, steps: u64) {
+        let least = [
+            (self.cuts, 400, "cuts"),
+            (self.checkpoints, 200, "checkpoints"),
+            (self.restores, 1_000, "restores"),
+        ];
+        for (count, one_in, what) in least {
+            assert!(
+                count > steps / one_in,
+                "only {count} {what} in {steps} steps"
+            );
+        }
+    }
+}
+
+fn simulate(seed: u64, steps: u64, done: &mut Done) {
     let _say_seed = SaySeed(seed);
     let mut simulator = Simulator::new(seed);
     for _ in 0..steps {
         simulator.step();
     }
     simulator.finish();
-    simulator.cuts
+    done.cuts += simulator.cuts;
+    done.checkpoints += simulator.checkpoints_written;
+    done.restores += simulator.restores;
 }
 
+/// A million steps with seeds 0 to 199; or one seed; or fresh ones for a while.
 #[test]
 fn every_cut_equals_the_sum_of_the_log_up_to_it() {
-    let number = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse().expect(name))
+    let number = |name| -> Option<u64> {
+        let text = std::env::var(name).ok();
+        text.map(|text| text.parse().expect(name))
     };
     let steps = number("MODEL_STEPS").unwrap_or(5_000);
+    let mut done = Done::default();
     if let Some(seed) = number("MODEL_SEED") {
-        simulate(seed, steps);
-        return;
+        tracing_subscriber::fmt().with_test_writer().init();
+        return simulate(seed, steps, &mut done);
     }
-    let cuts: u64 = (0..40).map(|seed| simulate(seed, steps)).sum();
-    assert!(cuts > 500, "only {cuts} cuts were published in 40 runs");
+    if let Some(seconds) = number("MODEL_SECONDS") {
+        return endless(Duration::from_secs(seconds), steps);
+    }
+    let seeds = number("MODEL_SEEDS").unwrap_or(200);
+    (0..seeds).for_each(|seed| simulate(seed, steps, &mut done));
+    done.check(seeds * steps);
+}
+
+/// Seeds that nobody has tried before.
+fn endless(limit: Duration, steps: u64) {
+    let (since, mut said) = (Instant::now(), Instant::now());
+    let epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let first = epoch.as_micros() as u64;
+    let mut done = Done::default();
+    for seed in first.. {
+        simulate(seed, steps, &mut done);
+        let (ran, all) = (since.elapsed(), (seed - first + 1) * steps);
+        if ran >= limit || said.elapsed() >= Duration::from_secs(10) {
+            said = Instant::now();
+            let left = limit.saturating_sub(ran).as_secs();
+            eprintln!("{all} steps, {done:?}, {left} s left");
+        }
+        if ran >= limit {
+            return done.check(all);
+        }
+    }
 }
 
 /// Estimates are no part of the equality above; here they are held to their error.

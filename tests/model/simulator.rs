@@ -3,18 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use object_store::path::Path;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
+use tally99::checkpoint::Store;
 use tally99::event::Reason;
 use tally99::merge::{Applied, CampaignWindows, Gate, Merge, Total};
 use tally99::offset::{Offset, Partition};
-use tally99::shard::{Calendar, Flush, Outcome, Record, Rules, Shard, Window};
+use tally99::shard::{Calendar, Flush, Rules, Window};
 
 use crate::checks::{check_cut, check_estimate, check_total};
 use crate::log::{Event, Logged, MAX_AHEAD_MS};
 use crate::oracle::{HORIZON_S, Oracle, SUM_MAX, WindowFigures};
+use crate::store::{self, SimStore};
+use crate::workers::{Held, Worker};
 
 pub const PARTITIONS: usize = 4;
+/// How many checkpoints of a partition are kept.
+pub const KEEP: usize = 3;
 pub const START_MS: i64 = 1_662_652_800_000;
 const CAMPAIGNS: [&str; 5] = ["乡村助学", "school", "clinic", "river", "a \"quoted\" one"];
 const CURRENCIES: [&str; 3] = ["CNY", "JPY", "USD"];
@@ -52,19 +58,24 @@ struct Habits {
 }
 
 pub struct Simulator {
-    random: Xoshiro256PlusPlus,
+    pub random: Xoshiro256PlusPlus,
     habits: Habits,
-    now: i64,
-    logs: Vec<Vec<Logged>>,
-    /// A worker is a set of shards; two may fold the same partition at a time.
-    workers: Vec<HashMap<usize, Shard>>,
-    network: Vec<Flush>,
+    pub now: i64,
+    pub store: SimStore,
+    pub store_habits: store::Habits,
+    pub checkpoints: Store,
+    pub logs: Vec<Vec<Logged>>,
+    pub workers: Vec<Worker>,
+    pub network: Vec<Flush>,
     merge: Merge,
     gate: Gate,
     topics: Topics,
     ids: u64,
     /// Cuts published so far.
     pub cuts: u64,
+    /// Checkpoints written, and restored.
+    pub checkpoints_written: u64,
+    pub restores: u64,
 }
 
 pub fn rules() -> Rules {
@@ -84,18 +95,31 @@ impl Simulator {
             jumps: [0.0, 0.1, 1.0][random.random_range(0..3)],
             huge: [0.0, 0.002, 0.05][random.random_range(0..3)],
         };
+        let store_habits = store::Habits {
+            fails: [0.0, 0.0, 0.05, 0.3][random.random_range(0..4)],
+            delay: [0, 3, 20][random.random_range(0..3)],
+            lists_late: [0.0, 0.0, 0.3][random.random_range(0..3)],
+            rots: [0.0, 0.0, 0.02][random.random_range(0..3)],
+            forgets: false,
+        };
+        let store = SimStore::new(random.random(), store_habits, KEEP, START_MS);
         let mut simulator = Simulator {
             random,
             habits,
             now: START_MS,
             logs: vec![Vec::new(); PARTITIONS],
-            workers: (0..3).map(|_| HashMap::new()).collect(),
+            workers: (0..3).map(|_| Worker::default()).collect(),
+            checkpoints: Store::of("sim://store", Arc::new(store.clone()), Path::default(), "w"),
+            store,
+            store_habits,
             network: Vec::new(),
             merge: Merge::new(),
             gate: Gate::default(),
             topics: Topics::default(),
             ids: 0,
             cuts: 0,
+            checkpoints_written: 0,
+            restores: 0,
         };
         for _ in 0..2 * PARTITIONS {
             simulator.assign();
@@ -104,7 +128,12 @@ impl Simulator {
     }
 
     pub fn step(&mut self) {
-        match self.random.random_range(0..200) {
+        self.store.set_time(self.now);
+        match self.random.random_range(0..281) {
+            280 => self.stop_or_continue(),
+            200..=229 => self.checkpoint(),
+            230..=278 => self.go_on(),
+            279 => self.store.rot(),
             0..=75 => self.append(),
             76..=113 => self.fold(),
             114..=143 => self.flush(),
@@ -122,9 +151,11 @@ impl Simulator {
     /// Time passes, at times so much that ids are just about to be forgotten.
     fn jump(&mut self) {
         if self.random.random_bool(self.habits.jumps) {
-            self.now += match self.random.random() {
-                true => self.random.random_range(0..7_200_000),
-                false => HORIZON_S * 1_000,
+            self.now += match self.random.random_range(0..4) {
+                0 => HORIZON_S * 1_000,
+                1 => self.random.random_range(0..7_200_000),
+                // So that looks at the store are less than an hour apart.
+                _ => self.random.random_range(0..1_800_000),
             };
         }
     }
@@ -149,7 +180,7 @@ impl Simulator {
         self.logs[partition].push(logged);
     }
 
-    fn event(&mut self) -> Event {
+    pub fn event(&mut self) -> Event {
         self.ids += 1;
         let random = &mut self.random;
         // At the borders of windows, and anywhere.
@@ -185,7 +216,7 @@ impl Simulator {
 
     /// An id comes again: the same event, or another under the same id; now and
     /// then one of another partition, which is none to this one.
-    fn repeat(&mut self, partition: usize) -> Logged {
+    pub fn repeat(&mut self, partition: usize) -> Logged {
         let of = match self.random.random_bool(0.9) {
             true => partition,
             false => self.random.random_range(0..PARTITIONS),
@@ -209,22 +240,7 @@ impl Simulator {
         })
     }
 
-    /// Some worker goes on with one of its shards.
-    fn fold(&mut self) {
-        let (worker, partition) = self.some_place();
-        let records = self.random.random_range(1..200);
-        if let Some(shard) = self.workers[worker].get_mut(&partition) {
-            fold_up_to(shard, &self.logs[partition], records);
-        }
-    }
-
-    fn flush(&mut self) {
-        let (worker, partition) = self.some_place();
-        let shard = self.workers[worker].get_mut(&partition);
-        self.network.extend(shard.map(Shard::flush));
-    }
-
-    fn some_place(&mut self) -> (usize, usize) {
+    pub fn some_place(&mut self) -> (usize, usize) {
         let worker = self.random.random_range(0..self.workers.len());
         (worker, self.random.random_range(0..PARTITIONS))
     }
@@ -259,46 +275,40 @@ impl Simulator {
         if applied == Applied::Missing {
             let partition = flush.partition as usize;
             let mut owners = self.workers.iter_mut();
-            let owner = owners.find_map(|shards| shards.get_mut(&partition));
-            self.network.extend(owner.map(Shard::full_flush));
+            let owner = owners.find_map(|worker| worker.held.get_mut(&partition));
+            self.network
+                .extend(owner.map(|held| held.shard.full_flush()));
         }
     }
 
-    /// Sketches come in any order, and now and then twice.
+    /// Sketches come late, and now and then twice, but behind the values of the same
+    /// offset: a worker sends both through one channel.
     fn deliver_donors(&mut self) {
         let (worker, partition) = self.some_place();
-        let shard = self.workers[worker].get_mut(&partition);
-        if let Some(sketches) = shard.and_then(Shard::flush_donors) {
+        let held = self.workers[worker].held.get_mut(&partition);
+        let Some(held) = held.filter(|held| held.is_verified()) else {
+            return;
+        };
+        if let Some(sketches) = held.shard.flush_donors() {
+            if self.merge.apply(&held.shard.flush()) == Applied::Missing {
+                self.merge.apply(&held.shard.full_flush());
+            }
             for _ in 0..self.random.random_range(1..3) {
                 self.merge.apply_donors(&sketches);
             }
         }
     }
 
-    /// A partition comes to a worker; who had it may never hear of it.
-    fn assign(&mut self) {
-        let (worker, partition) = self.some_place();
-        if self.random.random_bool(0.7) {
-            for shards in &mut self.workers {
-                shards.remove(&partition);
-            }
-        }
-        let new = || Shard::new(partition as Partition, rules());
-        let shard = self.workers[worker].entry(partition).or_insert_with(new);
-        self.network.push(shard.full_flush());
-    }
-
-    fn crash_worker(&mut self) {
-        let worker = self.random.random_range(0..self.workers.len());
-        self.workers[worker].clear();
-    }
-
     /// The next publisher knows nothing but the newest cut in the topic.
     fn crash_publisher(&mut self) {
         self.merge = Merge::new();
         self.gate = Gate::at(self.topics.newest_cut.clone());
-        let shards = self.workers.iter_mut().flat_map(HashMap::values_mut);
-        self.network.extend(shards.map(Shard::full_flush));
+        let held = self
+            .workers
+            .iter_mut()
+            .flat_map(|worker| worker.held.values_mut());
+        self.network
+            .extend(held.map(|held| held.shard.full_flush()));
     }
 
     /// Somebody who should be dead writes what it had ready long ago.
@@ -364,7 +374,9 @@ impl Simulator {
             let of_before = |share: u64| before.donors * share / 100;
             assert!(
                 total.donors + 1 >= of_before(90),
-                "the donors of {name} fell"
+                "the donors of {name} fell from {} to {}",
+                before.donors,
+                total.donors
             );
             if self.random.random_bool(0.05) {
                 let windows = self.topics.windows.get(name).cloned();
@@ -397,11 +409,14 @@ impl Simulator {
 
     /// All that is left is folded and published by a new process.
     pub fn finish(&mut self) {
+        self.finish_checkpoints();
+        self.restore_onto_other_logs();
         self.crash_publisher();
         let mut rows: HashMap<Arc<str>, BTreeMap<_, [i128; 3]>> = HashMap::new();
         for (partition, log) in self.logs.iter().enumerate() {
-            let mut shard = Shard::new(partition as Partition, rules());
-            fold_up_to(&mut shard, log, log.len());
+            let mut held = Held::new(partition);
+            held.fold_up_to(log, log.len());
+            let mut shard = held.shard;
             let flush = shard.full_flush();
             assert_eq!(self.merge.apply(&flush), Applied::Merged);
             shard
@@ -458,35 +473,5 @@ impl Simulator {
             let with_text = with_text.map(|((day, c), sums)| ((*day, c.map(str::to_owned)), *sums));
             assert_eq!(rows[name], with_text.collect(), "business days of {name}");
         }
-    }
-}
-
-fn fold_up_to(shard: &mut Shard, log: &[Logged], records: usize) {
-    let from = shard.offset().0;
-    for (offset, logged) in (from..).zip(&log[from as usize..]).take(records) {
-        let Some(payload) = logged.payload() else {
-            continue; // Readers see a gap here.
-        };
-        let outcome = shard.apply(Record {
-            offset,
-            timestamp: Some(logged.timestamp()),
-            payload: Some(&payload),
-        });
-        match logged {
-            Logged::Damaged(reason) => {
-                assert!(matches!(outcome, Outcome::DeadLetter(found) if found.reason == *reason));
-            }
-            Logged::Event(event) if event.is_ahead() => {
-                assert!(
-                    matches!(outcome, Outcome::DeadLetter(found) if found.reason == Reason::Ahead)
-                );
-            }
-            _ => {}
-        }
-    }
-    // A reader hears that nothing follows the last record but no record.
-    let to = log.len().min(from as usize + records);
-    if matches!(log[..to].last(), Some(Logged::Marker)) {
-        shard.skip_to(Offset(to as i64));
     }
 }
