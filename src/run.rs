@@ -14,6 +14,7 @@
 mod merger;
 mod prepare;
 mod progress;
+mod standby;
 mod supervisor;
 mod threads;
 
@@ -23,18 +24,22 @@ use rdkafka::error::KafkaError;
 use thiserror::Error;
 
 use crate::aggregate::WorkerError;
+use crate::checkpoint::OpenError;
 use crate::config::Config;
 use crate::kafka::client::Health;
 use crate::kafka::group::GroupMember;
 use crate::shutdown::Shutdown;
 use crate::view::TotalsView;
 pub use merger::MergerError;
+pub(crate) use prepare::rules;
 
 /// What `run` may be asked for besides the configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {
     /// End when everything up to the end offsets found at the start is published.
     pub until_end: bool,
+    /// Wait while others do the work of the group, then take over.
+    pub standby: bool,
 }
 
 /// Why `run` ended early.
@@ -77,6 +82,25 @@ pub enum RunError {
         /// Who is in it.
         members: Vec<GroupMember>,
     },
+    /// Another process has our place.
+    #[error(
+        "another process has joined group {group} with the same kafka.group_instance_id, \
+         {instance_id}, and the brokers let the newer one go on. This one ends; nothing that it \
+         published is harmed. If both are to run, one of them as a standby, give each an id of \
+         its own"
+    )]
+    Fenced {
+        /// The group.
+        group: String,
+        /// The id that both have.
+        instance_id: String,
+    },
+    /// The group refuses this process for good.
+    #[error(
+        "group {0} refuses this process for good: {1}. Nothing that it published is harmed; \
+         start it again"
+    )]
+    NoMember(String, String),
     /// Its records go away one by one.
     #[error(
         "topic {0} is compacted: it forgets records, so nobody could recompute its totals, and a \
@@ -96,6 +120,9 @@ pub enum RunError {
     /// Kafka refuses what cannot do without.
     #[error("{0}")]
     Refused(String),
+    /// Checkpoints cannot be kept where they should be.
+    #[error(transparent)]
+    Checkpoints(#[from] OpenError),
     /// A client could not be set up.
     #[error("Kafka client: {0}. See kafka.properties")]
     Client(#[from] KafkaError),
@@ -119,6 +146,16 @@ pub enum RunError {
     Panic(&'static str),
 }
 
+impl RunError {
+    /// Whether this process ends, or stands back, for the sake of another one.
+    fn is_of_others(&self) -> bool {
+        matches!(
+            self,
+            RunError::GroupInUse { .. } | RunError::Replaced { .. } | RunError::Fenced { .. }
+        )
+    }
+}
+
 fn list(members: &[GroupMember]) -> String {
     let members: Vec<_> = members.iter().map(ToString::to_string).collect();
     members.join(", ")
@@ -133,12 +170,25 @@ pub async fn run(
     view: Arc<TotalsView>,
 ) -> Result<(), RunError> {
     let health = Arc::new(Health::default());
-    let Some(ready) = prepare::prepare(config, options, &health, shutdown).await? else {
-        // The end was asked for while Kafka was waited for.
-        return match options.until_end {
-            true => Err(RunError::NotBegun),
-            false => Ok(()),
+    loop {
+        // A standby that was too late has ended its work, and goes on.
+        let shutdown = match options.standby {
+            true => &shutdown.of_part(),
+            false => shutdown,
         };
-    };
-    supervisor::supervise(config, ready, &health, shutdown, view).await
+        let Some(ready) = prepare::prepare(config, options, &health, shutdown).await? else {
+            // The end was asked for while Kafka was waited for.
+            return match options.until_end {
+                true => Err(RunError::NotBegun),
+                false => Ok(()),
+            };
+        };
+        match supervisor::supervise(config, ready, &health, shutdown, view.clone()).await {
+            Err(RunError::GroupInUse { group, members }) if options.standby => {
+                let faster = list(&members);
+                tracing::warn!("others took over group {group}: {faster}. Standing by again");
+            }
+            ended => return ended,
+        }
+    }
 }

@@ -30,6 +30,25 @@ pub fn client_id(role: &str) -> String {
     format!("tally99-{}-{role}", process_name())
 }
 
+/// The role of a standby, which waits in the group for others to be gone.
+pub const STANDBY: &str = "standby";
+
+/// Whether this is what a standby's place in the group calls itself, of whatever
+/// process.
+pub fn is_of_standby(client_id: &str) -> bool {
+    let role = client_id.rsplit_once('-').map(|(_, role)| role);
+    client_id.starts_with("tally99-") && role == Some(STANDBY)
+}
+
+/// The host and the process id in the name of a client of ours, of whatever process.
+pub fn host_and_pid(client_id: &str) -> Option<(&str, u32)> {
+    let name = client_id.strip_prefix("tally99-")?;
+    let mut parts = name.rsplitn(4, '-');
+    let (_role, _start) = (parts.next()?, parts.next()?);
+    let pid = parts.next()?.parse().ok()?;
+    Some((parts.next()?, pid))
+}
+
 /// A client's settings: what is good for us, what the user sets over it, and
 /// what must be so for totals to be right. (The configuration refuses to set the
 /// last ones, so nothing that is set is dropped in silence.)
@@ -88,8 +107,23 @@ pub fn reader(config: &KafkaConfig) -> ClientConfig {
 
 /// The consumer that speaks for this process in the group.
 pub fn member(config: &KafkaConfig) -> ClientConfig {
-    let session_ms = config.session_timeout.as_millis();
-    let (session, heartbeat) = (session_ms.to_string(), (session_ms / 3).to_string());
+    let mut settings = in_group(config, "member", config.session_timeout / 3);
+    if let Some(id) = &config.group_instance_id {
+        settings.set("group.instance.id", id);
+    }
+    settings
+}
+
+/// A standby's place in the group. It answers the coordinator often, since the
+/// member that takes over waits for it to agree to the change.
+pub fn placeholder(config: &KafkaConfig) -> ClientConfig {
+    in_group(config, STANDBY, Duration::from_millis(500))
+}
+
+/// A consumer that is in the group.
+fn in_group(config: &KafkaConfig, role: &str, heartbeat: Duration) -> ClientConfig {
+    let session = config.session_timeout.as_millis().to_string();
+    let heartbeat = heartbeat.as_millis().to_string();
     // A commit waits for its answer no longer than a session lasts.
     let good = [("socket.timeout.ms", session.as_str())];
     let must = [
@@ -101,7 +135,7 @@ pub fn member(config: &KafkaConfig) -> ClientConfig {
         ("enable.auto.offset.store", "false"),
         ("auto.offset.reset", "error"),
     ];
-    settings(config, "member", &good, &must)
+    settings(config, role, &good, &must)
 }
 
 /// The producer of upserts. librdkafka tries each for 5 s on its own, before we
@@ -215,6 +249,10 @@ impl Health {
             Some(RDKafkaErrorCode::AllBrokersDown) => self.is_down(),
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
+                // The broker that was asked has left the cluster meanwhile.
+                | RDKafkaErrorCode::DestroyBroker
+                // Some broker has not answered, and all were asked.
+                | RDKafkaErrorCode::Partial
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::RequestTimedOut
@@ -313,7 +351,21 @@ pub fn advice(error: &KafkaError, topic: &str, group: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_secrets;
+    use super::*;
+
+    #[test]
+    fn a_name_says_host_process_and_role() {
+        let own = client_id("member");
+        let (host, pid) = host_and_pid(&own).unwrap();
+        assert!(process_name().starts_with(host));
+        assert_eq!(pid, std::process::id());
+        let named = "tally99-host-with-dashes-7-19a-standby";
+        assert_eq!(host_and_pid(named), Some(("host-with-dashes", 7)));
+        for other in ["", "tally99-a-b", "somebody-else-7-19a-member"] {
+            assert_eq!(host_and_pid(other), None, "{other}");
+        }
+        assert!(is_of_standby(named) && !is_of_standby(&own) && !is_of_standby("x-standby"));
+    }
 
     #[test]
     fn what_librdkafka_quotes_of_secrets_is_cut_off() {

@@ -3,32 +3,24 @@
 //! It holds every partition that it is assigned paused and reads nothing. So it
 //! answers the group whatever the workers are doing, and a rebalance never comes
 //! in between records.
-//!
-//! It also commits the merged offsets, for people's lag tools, and because the
-//! coordinator takes a commit from a live member of the current generation only:
-//! each one that succeeds proves that the process was a member when it was sent.
-//! [`Membership::is_confirmed`] goes by these proofs and by a clock that does not
-//! stop while the process does. The commits have a thread of their own, since
-//! the answer to a synchronous one may take long, and rust-rdkafka 0.39 never
-//! hands out the answer to an asynchronous one.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::client::{self, Context, Health};
-use super::clock::since_boot;
+use super::membership::{Confirmer, Membership};
 use super::topics;
 use crate::config::KafkaConfig;
-use crate::offset::{Offset, Partition};
+use crate::offset::Partition;
 
 /// What happens to the member.
 #[derive(Clone, Debug)]
@@ -41,72 +33,29 @@ pub enum MemberEvent {
         partitions: Vec<Partition>,
         /// The group gave them away before we did: it took us for dead.
         lost: bool,
+        /// To be dropped when they have been let go of: if they are not lost, the
+        /// group gives them to nobody before.
+        done: Done,
     },
     /// The donations topic has this many partitions; `None`: it is not there.
     Partitions(Option<usize>),
     /// An error that does not go away by itself, with what to do.
     Trouble(String),
+    /// The member is none any more and cannot be one again; why.
+    Ended(RDKafkaErrorCode, String),
 }
 
-/// What this process is in the group, shared with whoever publishes.
-#[derive(Debug)]
-pub struct Membership {
-    session_timeout: Duration,
-    state: Mutex<State>,
+/// While one is held, or a clone of it, what it came with is not done. Dropping
+/// it is enough, so whoever dies with one holds nobody up.
+#[derive(Clone, Debug)]
+pub struct Done {
+    _held: Sender<()>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    assigned: BTreeSet<Partition>,
-    /// How often partitions were taken from us.
-    revocations: u64,
-    /// When the last commit that succeeded was sent.
-    confirmed_at: Option<Duration>,
-    /// What the coordinator said to the commits since.
-    refusal: Option<KafkaError>,
-    /// What is committed next.
-    offsets: BTreeMap<Partition, Offset>,
-}
-
-impl Membership {
-    /// Not a member yet.
-    pub fn new(session_timeout: Duration) -> Membership {
-        Membership {
-            session_timeout,
-            state: Mutex::default(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the group surely counts this process among its members now: the
-    /// coordinator said so for a moment less than a session timeout ago.
-    pub fn is_confirmed(&self) -> bool {
-        let confirmed_at = self.state().confirmed_at;
-        confirmed_at.is_some_and(|at| since_boot().saturating_sub(at) < self.session_timeout)
-    }
-
-    /// What the coordinator said last, if it was no confirmation.
-    pub fn refusal(&self) -> Option<KafkaError> {
-        self.state().refusal.clone()
-    }
-
-    /// How often partitions were taken from us. Whoever sees it rise was not the
-    /// only one all the while.
-    pub fn revocations(&self) -> u64 {
-        self.state().revocations
-    }
-
-    /// The partitions that are ours.
-    pub fn assigned(&self) -> BTreeSet<Partition> {
-        self.state().assigned.clone()
-    }
-
-    /// What to commit from now on.
-    pub fn set_offsets(&self, offsets: BTreeMap<Partition, Offset>) {
-        self.state().offsets = offsets;
+impl Done {
+    fn new() -> (Done, Receiver<()>) {
+        let (held, done) = channel();
+        (Done { _held: held }, done)
     }
 }
 
@@ -115,15 +64,17 @@ pub struct Member {
     consumer: Arc<BaseConsumer<MemberContext>>,
     topic: String,
     group: String,
+    is_static: bool,
     membership: Arc<Membership>,
     health: Arc<Health>,
     events: UnboundedSender<MemberEvent>,
 }
 
-/// How often membership is confirmed.
-const CONFIRM_EVERY: Duration = Duration::from_millis(500);
-/// How often it is tried while it is not.
-const TRY_EVERY: Duration = Duration::from_millis(50);
+/// How long the group waits at most for us to let go of partitions. librdkafka's
+/// own thread answers the coordinator meanwhile.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
+/// How long a static member may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How often the number of partitions is looked up.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -150,6 +101,7 @@ impl Member {
             consumer: Arc::new(consumer),
             topic: topic.to_owned(),
             group: config.group.clone(),
+            is_static: config.group_instance_id.is_some(),
             membership: membership.clone(),
             health: health.clone(),
             events,
@@ -157,24 +109,28 @@ impl Member {
     }
 
     /// What confirms the membership, for a thread of its own.
-    pub fn confirmer(&self) -> Confirmer {
-        Confirmer {
-            consumer: self.consumer.clone(),
-            topic: self.topic.clone(),
-            membership: self.membership.clone(),
-        }
+    pub fn confirmer(&self) -> Confirmer<MemberContext> {
+        Confirmer::new(&self.consumer, &self.topic, &self.membership)
     }
 
-    /// Speaks with the group until `stop` is true, then leaves it.
-    pub fn run(self, stop: impl Fn() -> bool) {
+    /// Speaks with the group until `stop` is true, then leaves it. A static member
+    /// stays in it, to have its partitions when it comes again, unless others need
+    /// them: `leave`.
+    pub fn run(self, stop: impl Fn() -> bool, leave: impl Fn() -> bool) {
         let mut looked: Option<Instant> = None;
         let mut trouble_said: Option<Instant> = None;
+        let mut has_ended = false;
         while !stop() {
             match self.consumer.poll(Duration::from_millis(50)) {
                 // Nothing is read here: what slipped through before the pause is
                 // read again by a worker.
                 None | Some(Ok(_)) => {}
                 Some(Err(error)) => self.note(&error, &mut trouble_said),
+            }
+            if !has_ended && let Some((code, why)) = self.consumer.client().fatal_error() {
+                has_ended = true;
+                self.membership.end();
+                let _ = self.events.send(MemberEvent::Ended(code, why));
             }
             if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
                 looked = Some(Instant::now());
@@ -187,13 +143,36 @@ impl Member {
                 }
             }
         }
-        self.consumer.unsubscribe();
+        if !self.is_static {
+            self.consumer.unsubscribe();
+        } else if leave() {
+            self.leave_as_static();
+        }
         // Dropping the consumer leaves the group, so that the next process need
         // not wait for the session to time out.
     }
 
+    /// librdkafka keeps a static member in the group when it is closed, so it must
+    /// have left before.
+    fn leave_as_static(&self) {
+        self.consumer.unsubscribe();
+        let since = Instant::now();
+        let is_in = || {
+            self.consumer
+                .assignment()
+                .is_ok_and(|list| list.count() > 0)
+        };
+        while is_in() && since.elapsed() < LEAVE_WITHIN {
+            self.consumer.poll(Duration::from_millis(10));
+        }
+        // The last thing that it does for that it does after giving the
+        // partitions up, at once, and without telling.
+        self.consumer.poll(Duration::from_millis(100));
+    }
+
     fn note(&self, error: &KafkaError, said: &mut Option<Instant>) {
-        if self.health.note(error) {
+        // What is fatal is told by itself.
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) || self.health.note(error) {
             return;
         }
         // The topic is reported by its partitions; an offset of the member's own
@@ -218,58 +197,8 @@ impl Member {
     }
 }
 
-/// Commits the merged offsets again and again.
-pub struct Confirmer {
-    consumer: Arc<BaseConsumer<MemberContext>>,
-    topic: String,
-    membership: Arc<Membership>,
-}
-
-impl Confirmer {
-    /// Confirms the membership until `stop` is true.
-    pub fn run(self, stop: impl Fn() -> bool) {
-        while !stop() {
-            if let Err(error) = self.confirm() {
-                tracing::debug!("membership not confirmed: {error}");
-                self.membership.state().refusal = Some(error);
-            }
-            let is_confirmed = self.membership.is_confirmed();
-            std::thread::sleep(if is_confirmed {
-                CONFIRM_EVERY
-            } else {
-                TRY_EVERY
-            });
-        }
-    }
-
-    fn confirm(&self) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::new();
-        let revocations = {
-            let state = &*self.membership.state();
-            if state.assigned.is_empty() {
-                return Ok(());
-            }
-            for &partition in &state.assigned {
-                let offset = state.offsets.get(&partition).copied().unwrap_or_default();
-                list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(offset.0))?;
-            }
-            state.revocations
-        };
-        // The moment before the question, not that of the answer: between the two
-        // this process may have been stopped, and replaced.
-        let asked_at = since_boot();
-        self.consumer.commit(&list, CommitMode::Sync)?;
-        let state = &mut *self.membership.state();
-        if state.revocations == revocations {
-            state.confirmed_at = Some(asked_at);
-            state.refusal = None;
-        }
-        Ok(())
-    }
-}
-
 /// Keeps the assignment.
-struct MemberContext {
+pub struct MemberContext {
     common: Context,
     membership: Arc<Membership>,
     events: UnboundedSender<MemberEvent>,
@@ -298,37 +227,67 @@ impl ConsumerContext for MemberContext {
             .map(|element| element.partition())
             .collect();
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Where the member would read from does not matter, but without an
-            // offset librdkafka would ask for the committed one.
-            let _ = list.set_all_offsets(KafkaOffset::End);
-            if let Err(error) = consumer.incremental_assign(list) {
+            if let Err(error) = hold_paused(consumer, list) {
                 tracing::warn!("taking partitions {partitions:?} failed: {error}");
                 return;
             }
-            if let Err(error) = consumer.pause(list) {
-                tracing::debug!("pausing partitions {partitions:?} failed: {error}");
-            }
-            self.membership.state().assigned.extend(&partitions);
+            self.membership.assign(&partitions);
             let _ = self.events.send(MemberEvent::Assigned(partitions));
         } else {
             let lost = consumer.assignment_lost();
-            {
-                let state = &mut *self.membership.state();
-                state
-                    .assigned
-                    .retain(|partition| !partitions.contains(partition));
-                state.revocations += 1;
-                if lost {
-                    state.confirmed_at = None;
-                }
-            }
+            self.membership.revoke(&partitions, lost);
             if lost {
                 tracing::warn!("the group has given partitions {partitions:?} away");
             }
-            let _ = self.events.send(MemberEvent::Revoked { partitions, lost });
+            self.let_go(partitions, lost);
             if let Err(error) = consumer.incremental_unassign(list) {
                 tracing::debug!("giving partitions back failed: {error}");
             }
+        }
+    }
+}
+
+/// Takes partitions without reading from them.
+pub(super) fn hold_paused<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &mut TopicPartitionList,
+) -> KafkaResult<()> {
+    // Where it would read from does not matter, but without an offset librdkafka
+    // would ask for the committed one.
+    let _ = list.set_all_offsets(KafkaOffset::End);
+    consumer.incremental_assign(list)?;
+    if let Err(error) = consumer.pause(list) {
+        tracing::debug!("pausing partitions failed: {error}");
+    }
+    Ok(())
+}
+
+impl MemberContext {
+    /// Tells that `partitions` are ours no more. Unless they are lost, others get
+    /// them only when the workers have let go of them, or have had their time.
+    fn let_go(&self, partitions: Vec<Partition>, lost: bool) {
+        if partitions.is_empty() {
+            return;
+        }
+        let (done, is_done) = Done::new();
+        let named = format!("{partitions:?}");
+        let revoked = MemberEvent::Revoked {
+            partitions,
+            lost,
+            done,
+        };
+        let _ = self.events.send(revoked);
+        if lost {
+            return;
+        }
+        let limit = LET_GO_WITHIN.min(self.membership.session_timeout());
+        if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "partitions {named} are given up before the workers have handed over what they \
+                 counted of them: they took longer than {} s. Nothing is lost: the next owner \
+                 counts it anew",
+                limit.as_secs()
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::progress::Progress;
 use crate::aggregate::FromWorker;
 use crate::config::RunConfig;
-use crate::kafka::member::Membership;
+use crate::kafka::membership::Membership;
 use crate::merge::{Applied, Cut, Gate, Merge};
 use crate::offset::{Offset, Partition};
 use crate::publish::{Job, PATIENCE, Report};

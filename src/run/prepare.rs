@@ -1,5 +1,6 @@
 //! What must be so before counting begins: Kafka answers, the donations topic is
-//! there, nobody else is at work, and our own topics are as they must be.
+//! there, nobody else is at work, and our own topics are as they must be. A standby
+//! first sees to all else, so that it does not find out in an emergency.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 
-use super::{RunError, RunOptions, list};
+use super::{RunError, RunOptions, list, standby};
+use crate::aggregate::Checkpoints;
+use crate::checkpoint::{About, Store};
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::client::{self, Context, Health};
-use crate::kafka::group;
+use crate::kafka::group::{self, GroupMember};
+use crate::kafka::placeholder::Placeholder;
 use crate::kafka::topics::{self, OfTopic, TopicSettings};
 use crate::offset::{Offset, Partition};
 use crate::shard::{Calendar, Rules};
@@ -22,6 +26,9 @@ pub(super) struct Ready {
     pub partitions: usize,
     pub until: Option<BTreeMap<Partition, Offset>>,
     pub rules: Rules,
+    pub checkpoints: Option<Checkpoints>,
+    /// The place of a standby, to be given up for that of a member.
+    pub placeholder: Option<Placeholder>,
 }
 
 /// How long to wait before Kafka is asked again.
@@ -36,13 +43,19 @@ pub(super) async fn prepare(
     shutdown: &Shutdown,
 ) -> Result<Option<Ready>, RunError> {
     let rules = rules(config)?;
+    let checkpoints = checkpoints(config, &rules, shutdown)?;
     let admin = client::admin(&config.kafka, health)?;
-    let Some(partitions) = wait_for_topic(&admin, config, health, shutdown).await? else {
+    let Some(mut partitions) = wait_for_topic(&admin, config, health, shutdown).await? else {
         return Ok(None);
     };
-    let group = look_into_group(&admin, config, health, shutdown).await?;
+    let group = match options.standby {
+        true => is_standby_needed(&admin, config, health, shutdown).await?,
+        false => look_into_group(&admin, config, health, shutdown).await?,
+    };
     match group {
-        Group::Free => check_donations(&admin, &config.topics, health, shutdown).await?,
+        Group::Free | Group::StandBy => {
+            check_donations(&admin, &config.topics, health, shutdown).await?;
+        }
         Group::Embedded => {} // Its topics have no settings to ask for.
         Group::Ended => return Ok(None),
     }
@@ -63,8 +76,17 @@ pub(super) async fn prepare(
             tracing::info!("made topics {}", created.join(", "));
         }
     }
-    if let Group::Free = group {
+    if !matches!(group, Group::Embedded) {
         check_own(&admin, &config.topics, health, shutdown).await;
+    }
+    let mut placeholder = None;
+    if let Group::StandBy = group {
+        placeholder = standby::wait(config, health, shutdown).await?;
+        // It may have taken days.
+        match wait_for_topic(&admin, config, health, shutdown).await? {
+            Some(found) => partitions = found,
+            None => return Ok(None),
+        }
     }
     let until = if options.until_end {
         let topic = &config.topics.donations;
@@ -85,6 +107,8 @@ pub(super) async fn prepare(
         partitions,
         until,
         rules,
+        checkpoints,
+        placeholder,
     }))
 }
 
@@ -177,7 +201,30 @@ async fn check_own(
     }
 }
 
-fn rules(config: &Config) -> Result<Rules, RunError> {
+/// The store of checkpoints, if there is to be one.
+fn checkpoints(
+    config: &Config,
+    rules: &Rules,
+    shutdown: &Shutdown,
+) -> Result<Option<Checkpoints>, RunError> {
+    let Some(url) = &config.checkpoints.url else {
+        return Ok(None);
+    };
+    let store = Store::open(url, client::process_name())?;
+    let about = About {
+        topic: config.topics.donations.clone(),
+        epoch: config.run.epoch,
+        rules: rules.to_string(),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let settings = &config.checkpoints;
+    Ok(Some(Checkpoints::new(
+        settings, store, about, rules, runtime, shutdown,
+    )))
+}
+
+/// What shapes the fold, as the configuration says.
+pub(crate) fn rules(config: &Config) -> Result<Rules, RunError> {
     let zone = &config.counting.time_zone;
     let calendar = Calendar::of_zone(zone)
         .ok_or_else(|| RunError::Refused(format!("counting.time_zone {zone} is not known")))?;
@@ -223,10 +270,39 @@ async fn wait_for_topic(
 enum Group {
     /// No other process.
     Free,
+    /// Others may be at work, and are to be waited for.
+    StandBy,
     /// The broker knows no such question: it is the embedded one, with no others.
     Embedded,
     /// The end was asked for meanwhile.
     Ended,
+}
+
+/// A standby that was at work itself before a restart, and has its place still,
+/// takes that again at once: nothing moves.
+async fn is_standby_needed(
+    admin: &AdminClient<Context>,
+    config: &Config,
+    health: &Health,
+    shutdown: &Shutdown,
+) -> Result<Group, RunError> {
+    let kafka = &config.kafka;
+    let Some(instance_id) = &kafka.group_instance_id else {
+        return Ok(Group::StandBy);
+    };
+    let members = || {
+        let members = group::live_members(admin.inner(), &kafka.group);
+        members.map_err(|error| (config.topics.donations.clone(), error))
+    };
+    let Some(mut members) = ask(config, health, shutdown, members).await? else {
+        return Ok(Group::Ended);
+    };
+    members.retain(GroupMember::is_another_at_work);
+    let is_ours = |member: &GroupMember| member.is_before_restart(Some(instance_id));
+    match !members.is_empty() && members.iter().all(is_ours) {
+        true => Ok(Group::Free),
+        false => Ok(Group::StandBy),
+    }
 }
 
 /// Refuses to start beside another process. One that was killed stays a member
@@ -240,9 +316,15 @@ async fn look_into_group(
     let group = &config.kafka.group;
     let patience = config.kafka.session_timeout + Duration::from_secs(2);
     let since = Instant::now();
+    let instance_id = config.kafka.group_instance_id.as_deref();
+    let others = || {
+        let mut others = group::others_at_work(admin.inner(), group)?;
+        others.retain(|member| !member.is_before_restart(instance_id));
+        Ok(others)
+    };
     let mut said = false;
     while !shutdown.has_begun() {
-        match tokio::task::block_in_place(|| group::live_members(admin.inner(), group)) {
+        match tokio::task::block_in_place(others) {
             Ok(members) if members.is_empty() => return Ok(Group::Free),
             Ok(members) if since.elapsed() > patience => {
                 return Err(RunError::GroupInUse {

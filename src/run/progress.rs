@@ -16,8 +16,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub struct Progress {
     until: Option<BTreeMap<Partition, Offset>>,
     said: Instant,
-    /// Offsets folded when it was said last.
-    folded: i64,
+    /// What was held when it was said last.
+    held: BTreeMap<Partition, Offset>,
     said_why_not: Option<(String, Instant)>,
     published: Option<String>,
 }
@@ -28,7 +28,7 @@ impl Progress {
         Progress {
             until,
             said: Instant::now(),
-            folded: 0,
+            held: BTreeMap::new(),
             said_why_not: None,
             published: None,
         }
@@ -74,9 +74,14 @@ impl Progress {
         }
         self.said = Instant::now();
         let held = merge.offsets();
-        let folded: i64 = held.values().map(|offset| offset.0).sum();
-        let per_second = (folded - self.folded).max(0) as f64 / elapsed.as_secs_f64();
-        let moved = folded != std::mem::replace(&mut self.folded, folded);
+        // What came from checkpoints was not folded now.
+        let before = std::mem::replace(&mut self.held, held.clone());
+        let folded = held.iter().filter_map(|(partition, offset)| {
+            let before = before.get(partition)?;
+            Some(offset.0 - before.0)
+        });
+        let per_second = folded.sum::<i64>() as f64 / elapsed.as_secs_f64();
+        let moved = held != before;
         let rate = group_thousands(per_second as u128);
         let to_end = self
             .until

@@ -1,6 +1,8 @@
 //! Starts the threads of a run, tells the workers what is theirs, and ends
 //! everything in order: workers, merger, publisher, dead letters, member.
 
+mod others;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
@@ -8,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::RunError;
@@ -17,8 +20,9 @@ use super::threads::{Ended, Thread, spawn};
 use crate::aggregate::{Command, Worker, WorkerEnds};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
-use crate::kafka::group::{self, GroupMember};
-use crate::kafka::member::{Member, MemberEvent, Membership};
+use crate::kafka::member::{Member, MemberEvent};
+use crate::kafka::membership::Membership;
+use crate::kafka::placeholder::Placeholder;
 use crate::offset::Partition;
 use crate::publish::dead_letters::DeadLetters;
 use crate::publish::{PATIENCE, Publisher};
@@ -30,9 +34,6 @@ const FLUSHES: usize = 256;
 /// How long the topic may be gone before it counts as deleted: brokers that
 /// restart may not know it for a while.
 const GONE_FOR: Duration = Duration::from_secs(30);
-
-/// How often the group is asked who else is in it.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long leaving the group may take. A commit without an answer takes longer;
 /// then the group drops this process when its session ends.
@@ -51,7 +52,7 @@ pub(super) async fn supervise(
     let (ended, mut ends) = unbounded_channel();
 
     let (flushes, from_workers) = sync_channel(FLUSHES);
-    let mut commands = Vec::new();
+    let (mut commands, mut workers) = (Vec::new(), Vec::new());
     for number in 0..config.run.workers {
         let (command, obey) = channel();
         commands.push(command);
@@ -59,6 +60,7 @@ pub(super) async fn supervise(
             commands: obey,
             output: flushes.clone(),
             dead_letters: dead_letters.clone(),
+            checkpoints: ready.checkpoints.clone(),
             health: health.clone(),
             shutdown: shutdown.clone(),
         };
@@ -69,7 +71,7 @@ pub(super) async fn supervise(
             worker_ends,
         )?;
         let name = format!("worker-{number}");
-        spawn(name, &ended, Thread::Worker, || Ok(worker.run()?));
+        workers.push(spawn(name, &ended, Thread::Worker, || Ok(worker.run()?)));
     }
     drop(flushes); // The merger ends when the last worker has.
 
@@ -101,8 +103,8 @@ pub(super) async fn supervise(
     let (member_event, member_events) = unbounded_channel();
     let topic = &config.topics.donations;
     let member = Member::join(&config.kafka, topic, &membership, health, member_event)?;
-    let stop_member = Arc::new(AtomicBool::new(false));
-    let member_threads = member_threads(member, &stop_member, &ended);
+    let end = MemberEnd::default();
+    let member_threads = member_threads(member, &end, &ended);
     tracing::info!(
         "publisher {}: {} workers for {} partitions of {topic}, group {}",
         client::process_name(),
@@ -120,13 +122,19 @@ pub(super) async fn supervise(
         gone_since: None,
         incomplete_since: None,
         lost_at_cut: None,
-        is_replaced: None,
+        is_back: false,
         asked_at: None,
         view: view.clone(),
         merger_has_ended: false,
+        placeholder: ready.placeholder,
     };
     let watched = supervisor.watch(member_events, &mut ends, shutdown).await;
     shutdown.begin();
+    if watched.as_ref().is_err_and(RunError::is_of_others) {
+        // They wait for what is ours.
+        end.leave.store(true, Ordering::Release);
+        end.stop.store(true, Ordering::Release);
+    }
     let merged = match supervisor.merger_has_ended {
         true => Ok(()),
         false => wait_for_merger(&mut ends).await,
@@ -135,7 +143,9 @@ pub(super) async fn supervise(
         let _ = publisher.join(); // Its jobs ended with the merger.
     }
     let undelivered = tokio::task::block_in_place(|| dead_letters.finish(shutdown));
-    stop_member.store(true, Ordering::Release);
+    // They write their last checkpoints, within a time of their own.
+    tokio::task::block_in_place(|| workers.into_iter().for_each(|worker| drop(worker.join())));
+    end.stop.store(true, Ordering::Release);
     let leaving = Instant::now();
     while member_threads.iter().any(|thread| !thread.is_finished())
         && leaving.elapsed() < LEAVE_WITHIN
@@ -150,20 +160,29 @@ pub(super) async fn supervise(
     Ok(())
 }
 
+/// When the member ends, and how.
+#[derive(Clone, Default)]
+struct MemberEnd {
+    stop: Arc<AtomicBool>,
+    /// Whether others need its place, so that a static member gives it up, too.
+    leave: Arc<AtomicBool>,
+}
+
 fn member_threads(
     member: Member,
-    stop: &Arc<AtomicBool>,
+    end: &MemberEnd,
     ended: &UnboundedSender<Ended>,
 ) -> [JoinHandle<()>; 2] {
     let confirmer = member.confirmer();
-    let (stop_member, stop_confirmer) = (stop.clone(), stop.clone());
+    let (end, stop) = (end.clone(), end.stop.clone());
     [
         spawn("member".into(), ended, Thread::Member, move || {
-            member.run(|| stop_member.load(Ordering::Acquire));
+            let is_set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+            member.run(|| is_set(&end.stop), || is_set(&end.leave));
             Ok(())
         }),
         spawn("confirmer".into(), ended, Thread::Confirmer, move || {
-            confirmer.run(|| stop_confirmer.load(Ordering::Acquire));
+            confirmer.run(|| stop.load(Ordering::Acquire));
             Ok(())
         }),
     ]
@@ -196,12 +215,14 @@ struct Supervisor<'a> {
     incomplete_since: Option<Instant>,
     /// The newest cut when partitions were lost last, if they ever were.
     lost_at_cut: Option<u64>,
-    /// Whether others had taken over then, once the brokers have said.
-    is_replaced: Option<bool>,
+    /// Whether all partitions have been ours again since.
+    is_back: bool,
     /// When the group was asked last who else is in it.
     asked_at: Option<Instant>,
     view: Arc<TotalsView>,
     merger_has_ended: bool,
+    /// Our place as a standby, until we have that of a member.
+    placeholder: Option<Placeholder>,
 }
 
 impl Supervisor<'_> {
@@ -246,24 +267,34 @@ impl Supervisor<'_> {
         match event {
             MemberEvent::Assigned(partitions) => {
                 tracing::debug!("assigned: {partitions:?}");
+                self.placeholder = None;
                 self.tell(&partitions, Command::Assign);
             }
-            MemberEvent::Revoked { partitions, lost } => {
+            MemberEvent::Revoked {
+                partitions,
+                lost,
+                done,
+            } => {
                 tracing::debug!("revoked: {partitions:?}, lost: {lost}");
-                self.tell(&partitions, Command::Revoke);
+                self.tell(&partitions, |partitions| Command::Revoke {
+                    partitions,
+                    lost,
+                    done: done.clone(),
+                });
                 if lost {
                     self.lost_at_cut = Some(self.newest_cut());
-                    self.is_replaced = None;
+                    self.is_back = false;
                 }
             }
             MemberEvent::Partitions(found) => return self.count_partitions(found),
             MemberEvent::Trouble(text) => tracing::error!("{text}; trying on"),
+            MemberEvent::Ended(code, why) => return Err(self.is_no_member(code, why)),
         }
         Ok(())
     }
 
     /// Tells each worker which of `partitions` concern it.
-    fn tell(&self, partitions: &[Partition], command: fn(Vec<Partition>) -> Command) {
+    fn tell(&self, partitions: &[Partition], command: impl Fn(Vec<Partition>) -> Command) {
         let workers = self.commands.len();
         for (worker, commands) in self.commands.iter().enumerate() {
             let of_worker = |partition: &&Partition| **partition as usize % workers == worker;
@@ -293,6 +324,9 @@ impl Supervisor<'_> {
             Some(found) => {
                 if self.gone_since.take().is_some() {
                     tracing::info!("topic {topic} is back");
+                    for commands in &self.commands {
+                        let _ = commands.send(Command::CheckLog);
+                    }
                 }
                 if found < known {
                     return Err(RunError::Refused(format!(
@@ -309,83 +343,15 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Once partitions were lost, others may have taken over. Whether they have,
-    /// the brokers may not be able to say at once.
-    fn end_if_replaced(&mut self) -> Result<(), RunError> {
-        if self.lost_at_cut.is_none() || self.is_replaced.is_some() || !self.may_ask() {
-            return Ok(());
+    /// The group has no place for this process any more.
+    fn is_no_member(&self, code: RDKafkaErrorCode, why: String) -> RunError {
+        let kafka = &self.config.kafka;
+        match (code, &kafka.group_instance_id) {
+            (RDKafkaErrorCode::FencedInstanceId, Some(instance_id)) => RunError::Fenced {
+                group: kafka.group.clone(),
+                instance_id: instance_id.clone(),
+            },
+            _ => RunError::NoMember(kafka.group.clone(), why),
         }
-        let Some(members) = self.others() else {
-            return Ok(());
-        };
-        self.is_replaced = Some(!members.is_empty());
-        match members.is_empty() {
-            true => Ok(()),
-            false => Err(RunError::Replaced {
-                group: self.config.kafka.group.clone(),
-                members,
-            }),
-        }
-    }
-
-    /// Two processes that started at the same moment see each other only now:
-    /// neither has all partitions. One that publishes stays; of two that do not,
-    /// the one whose name comes first.
-    fn yield_to_others(&mut self) -> Result<(), RunError> {
-        let partitions = self.partitions.load(Ordering::Acquire);
-        if self.membership.assigned().len() >= partitions {
-            self.incomplete_since = None;
-            return Ok(());
-        }
-        let waited = self
-            .incomplete_since
-            .get_or_insert_with(Instant::now)
-            .elapsed();
-        let session = self.config.kafka.session_timeout;
-        // What was published before partitions were lost gives no precedence.
-        let publishes = self.newest_cut() > self.lost_at_cut.unwrap_or(0);
-        if waited < session || publishes || !self.may_ask() {
-            return Ok(());
-        }
-        let Some(members) = self.others() else {
-            return Ok(());
-        };
-        let own = client::client_id("member");
-        let is_first = members.iter().all(|member| own < member.client_id);
-        // The other one may publish; then it stays, whatever its name.
-        if !members.is_empty() && (!is_first || waited >= 2 * session) {
-            let group = self.config.kafka.group.clone();
-            return Err(RunError::GroupInUse { group, members });
-        }
-        Ok(())
-    }
-
-    /// The number of the newest complete cut of ours; 0 if there is none.
-    fn newest_cut(&self) -> u64 {
-        let newest = self.view.newest();
-        newest.borrow().as_ref().map_or(0, |cut| cut.number)
-    }
-
-    /// Whether it is time for a question about the group, and if so, that it is
-    /// asked now.
-    fn may_ask(&mut self) -> bool {
-        let may_ask = self
-            .asked_at
-            .is_none_or(|at| at.elapsed() >= ASK_AGAIN_AFTER);
-        if may_ask {
-            self.asked_at = Some(Instant::now());
-        }
-        may_ask
-    }
-
-    /// The members of the group that are not of this process; `None` if the
-    /// brokers do not say.
-    fn others(&self) -> Option<Vec<GroupMember>> {
-        let group = &self.config.kafka.group;
-        let members =
-            tokio::task::block_in_place(|| group::live_members(self.admin.inner(), group));
-        let own = client::client_id("member");
-        let members = members.ok()?.into_iter();
-        Some(members.filter(|member| member.client_id != own).collect())
     }
 }
