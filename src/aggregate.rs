@@ -5,35 +5,55 @@
 //! when merge is behind, the worker waits, reads no further, and the backlog
 //! stays in Kafka. Nothing is dropped.
 
+mod checkpoints;
 mod error;
+mod keep;
+mod partition;
+mod read;
 mod trouble;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
+use crate::kafka::member::Done;
+use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
-use crate::publish::dead_letters::{DeadLetter, DeadLetters};
-use crate::shard::{DonorsFlush, Flush, Outcome, Record, Rules, Shard};
+use crate::publish::dead_letters::DeadLetters;
+use crate::shard::{DonorsFlush, Flush, Rules, Shard};
 use crate::shutdown::Shutdown;
+pub use checkpoints::Checkpoints;
+use checkpoints::Reply;
 pub use error::WorkerError;
+use keep::Kept;
+use partition::Owned;
+pub(crate) use read::record;
 use trouble::Damage;
 
 /// What a worker is told.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// These partitions are yours: fold them from the start.
+    /// These partitions are yours.
     Assign(Vec<Partition>),
     /// These no longer: let go of them.
-    Revoke(Vec<Partition>),
+    Revoke {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// Others may have them already, so nothing is handed over.
+        lost: bool,
+        /// To be dropped when they have been let go of.
+        done: Done,
+    },
+    /// The log may be another one.
+    CheckLog,
 }
 
 /// What a worker hands to merge.
@@ -52,12 +72,17 @@ pub struct Worker {
     rules: Rules,
     flush_interval: Duration,
     donors_interval: Duration,
-    reader: BaseConsumer<Context>,
+    reader: Arc<BaseConsumer<Context>>,
     health: Arc<Health>,
-    shards: BTreeMap<Partition, Shard>,
+    owned: BTreeMap<Partition, Owned>,
+    /// Partitions that are ours, and whose checkpoint is being looked for.
+    restoring: BTreeSet<Partition>,
     /// Shards of partitions that were taken from us. A shard is true for ever, so
     /// when its partition comes back, it is folded on from where it is.
-    parked: BTreeMap<Partition, Shard>,
+    parked: BTreeMap<Partition, Owned>,
+    checkpoints: Option<Checkpoints>,
+    replies: (Sender<Reply>, Receiver<Reply>),
+    kept: Kept,
     /// Where to end in each partition, if the run has an end.
     until: Option<BTreeMap<Partition, Offset>>,
     /// The partitions whose log was seen to go as far as `until`.
@@ -68,6 +93,12 @@ pub struct Worker {
     shutdown: Shutdown,
     backlog: Backlog,
     damaged: Option<Damage>,
+    /// When the ends of the log were asked for last.
+    asked_at: Option<Instant>,
+    /// Of which partition.
+    asked_for: Partition,
+    /// Partitions whose checkpoint is on its way from the store.
+    restores: BTreeSet<Partition>,
     /// When trouble that people must end was last told.
     told: Option<Instant>,
 }
@@ -80,8 +111,6 @@ enum Backlog {
     Read,
 }
 
-/// Records read between two looks at the clock and at the commands.
-const BATCH: usize = 2_000;
 /// How long an idle reader waits for a record.
 const IDLE: Duration = Duration::from_millis(20);
 /// A worker that is behind flushes so many times less often: what it hands over
@@ -96,6 +125,8 @@ pub struct WorkerEnds {
     pub output: SyncSender<FromWorker>,
     /// Where records go that cannot be counted.
     pub dead_letters: DeadLetters,
+    /// Where shards are kept, if anywhere.
+    pub checkpoints: Option<Checkpoints>,
     /// Where failed connections are noted.
     pub health: Arc<Health>,
     /// When to end.
@@ -126,10 +157,14 @@ impl Worker {
             rules,
             flush_interval: config.run.flush_interval,
             donors_interval: config.run.donors_interval,
-            reader: settings.create_with_context(context)?,
+            reader: Arc::new(settings.create_with_context(context)?),
             health: ends.health,
-            shards: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            restoring: BTreeSet::new(),
             parked: BTreeMap::new(),
+            checkpoints: ends.checkpoints,
+            replies: mpsc::channel(),
+            kept: Kept::default(),
             until,
             end_is_known: BTreeSet::new(),
             commands: ends.commands,
@@ -138,19 +173,27 @@ impl Worker {
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
             damaged: None,
+            asked_at: None,
+            asked_for: -1,
+            restores: BTreeSet::new(),
             told: None,
         })
     }
 
     /// Works until the end is asked for, then hands over what is left.
     pub fn run(mut self) -> Result<(), WorkerError> {
+        // Without it, the first fetch waits for librdkafka's own look, of up to a second.
+        let _ = self.reader.fetch_metadata(Some(&self.topic), ANSWER_WITHIN);
         let mut flushed = Instant::now();
         let mut donors_flushed = Instant::now();
         while !self.shutdown.has_begun() {
-            if !self.obey() {
+            if !self.obey()? {
                 break;
             }
             let is_behind = self.read()?;
+            self.look_at_unverified()?;
+            self.announce();
+            self.keep_the_next();
             let patience = if is_behind { WHEN_BEHIND } else { 1 };
             let has_caught_up = self.catches_up(is_behind);
             if has_caught_up || flushed.elapsed() >= patience * self.flush_interval {
@@ -161,10 +204,14 @@ impl Worker {
                     donors_flushed = Instant::now();
                 }
                 self.flush(donors_due);
+                self.forget_parked();
                 self.dead_letters.retry(&self.shutdown);
             }
         }
         self.flush(true);
+        // Merge ends when it hears from no worker any more.
+        self.output = mpsc::sync_channel(1).0;
+        self.keep_all();
         Ok(())
     }
 
@@ -182,38 +229,38 @@ impl Worker {
         false
     }
 
-    /// Does what it was told since; `false` if nobody is left to tell.
-    fn obey(&mut self) -> bool {
-        let patience = if self.shards.is_empty() {
+    /// Does what it was told since, and takes in what was done for it; `false` if
+    /// nobody is left to tell.
+    fn obey(&mut self) -> Result<bool, WorkerError> {
+        let patience = if self.owned.is_empty() {
             IDLE
         } else {
             Duration::ZERO
         };
-        let mut changed = false;
+        let mut changed = self.take_replies()?;
         loop {
             match self.commands.recv_timeout(patience) {
                 Ok(Command::Assign(partitions)) => {
                     changed = true;
                     self.backlog = Backlog::Awaited;
                     for partition in partitions {
-                        let known = self.shards.remove(&partition);
-                        let known = known.or_else(|| self.parked.remove(&partition));
-                        let new = || Shard::new(partition, self.rules.clone());
-                        let mut shard = known.unwrap_or_else(new);
-                        // First a full one, so that merge knows the partition.
-                        let _ = self.output.send(FromWorker::Flush(shard.full_flush()));
-                        self.shards.insert(partition, shard);
+                        self.take(partition);
                     }
                 }
-                Ok(Command::Revoke(partitions)) => {
+                Ok(Command::Revoke {
+                    partitions,
+                    lost,
+                    done,
+                }) => {
                     changed = true;
                     for partition in partitions {
-                        let shard = self.shards.remove_entry(&partition);
-                        self.parked.extend(shard);
+                        self.let_go(partition, lost, &done);
                     }
+                    drop(done);
                 }
+                Ok(Command::CheckLog) => changed = true,
                 Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
             }
             if !changed {
                 break;
@@ -222,15 +269,23 @@ impl Worker {
         if changed {
             self.assign_reader();
         }
-        true
+        Ok(true)
     }
 
-    /// Points the reader at the next offset of every shard that is not at its end.
-    fn assign_reader(&self) {
+    /// Points the reader at every partition that is not read to its end, one record
+    /// before what is folded next: it shows whether the log is still the same.
+    fn assign_reader(&mut self) {
+        self.owned.values_mut().for_each(Owned::doubt);
+        self.point_reader();
+    }
+
+    fn point_reader(&self) {
         let mut list = TopicPartitionList::new();
-        for (&partition, shard) in &self.shards {
-            if !self.is_read(partition, shard.offset()) {
-                let offset = KafkaOffset::Offset(shard.offset().0);
+        for (&partition, owned) in &self.owned {
+            if !owned.footing.is_verified()
+                || !is_read(&self.until, partition, owned.shard.offset())
+            {
+                let offset = KafkaOffset::Offset(owned.read_from().0);
                 let added = list.add_partition_offset(&self.topic, partition, offset);
                 debug_assert!(added.is_ok());
             }
@@ -245,86 +300,33 @@ impl Worker {
         }
     }
 
-    fn is_read(&self, partition: Partition, offset: Offset) -> bool {
-        let ends = self.until.as_ref();
-        ends.and_then(|ends| ends.get(&partition))
-            .is_some_and(|&end| offset >= end)
-    }
-
-    /// Reads and folds up to a batch of records; whether more were waiting.
-    fn read(&mut self) -> Result<bool, WorkerError> {
-        if self.shards.is_empty() {
-            return Ok(false);
-        }
-        let mut patience = IDLE.min(self.flush_interval);
-        for _ in 0..BATCH {
-            // The message borrows the reader, and is folded into its neighbours.
-            let Worker {
-                reader,
-                shards,
-                dead_letters,
-                until,
-                shutdown,
-                topic,
-                ..
-            } = self;
-            match reader.poll(patience) {
-                None => return Ok(false),
-                Some(Ok(message)) => {
-                    let end = until
-                        .as_ref()
-                        .and_then(|ends| ends.get(&message.partition()));
-                    let beyond = end.is_some_and(|end| message.offset() >= end.0);
-                    if !beyond && let Some(shard) = shards.get_mut(&message.partition()) {
-                        fold(topic, shard, &message, dead_letters, shutdown);
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => self.reached_end(partition),
-                Some(Err(error)) => self.trouble(error)?,
-            }
-            patience = Duration::ZERO;
-        }
-        Ok(true)
-    }
-
     /// Hands what changed to merge, waiting if merge is behind.
     fn flush(&mut self, with_donors: bool) {
-        for shard in self.shards.values_mut() {
-            if shard.has_changes() && self.output.send(FromWorker::Flush(shard.flush())).is_err() {
-                return; // Merge has ended; so does the process.
-            }
-            if with_donors && let Some(donors) = shard.flush_donors() {
-                let _ = self.output.send(FromWorker::Donors(donors));
+        for owned in self.owned.values_mut().filter(|owned| owned.announced) {
+            if !hand_over(&self.output, &mut owned.shard, with_donors) {
+                return;
             }
         }
     }
 }
 
-/// Folds one record; one that cannot be counted goes to the dead letters.
-fn fold(
-    topic: &str,
-    shard: &mut Shard,
-    message: &BorrowedMessage<'_>,
-    dead_letters: &DeadLetters,
-    shutdown: &Shutdown,
-) {
-    let outcome = shard.apply(Record {
-        offset: message.offset(),
-        timestamp: message
-            .timestamp()
-            .to_millis()
-            .filter(|&timestamp| timestamp >= 0),
-        payload: message.payload(),
-    });
-    if let Outcome::DeadLetter(rejected) = outcome {
-        let letter = DeadLetter {
-            topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            key: message.key(),
-            payload: message.payload(),
-            rejected: &rejected,
-        };
-        dead_letters.send(&letter, shutdown);
+/// Hands what changed in one shard to merge; `false` if merge has ended, and with
+/// it the process.
+fn hand_over(output: &SyncSender<FromWorker>, shard: &mut Shard, with_donors: bool) -> bool {
+    if shard.has_changes() && output.send(FromWorker::Flush(shard.flush())).is_err() {
+        return false;
     }
+    if with_donors && let Some(donors) = shard.flush_donors() {
+        let _ = output.send(FromWorker::Donors(donors));
+    }
+    true
+}
+
+fn is_read(
+    until: &Option<BTreeMap<Partition, Offset>>,
+    partition: Partition,
+    offset: Offset,
+) -> bool {
+    let end = until.as_ref().and_then(|ends| ends.get(&partition));
+    end.is_some_and(|&end| offset >= end)
 }

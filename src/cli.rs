@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::checkpoints::CheckpointsCommand;
 use crate::config::{self, ConfigError, Loaded, RawProperty};
 use crate::demo::DemoArgs;
 use crate::generate::GenerateArgs;
@@ -34,7 +35,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  a check failed: the totals differ from what was expected
+  1  a check failed: totals or checkpoints are not what they should be
   2  wrong usage or configuration
   3  Kafka, a file or something else outside failed";
 
@@ -45,8 +46,9 @@ pub enum Command {
     ///
     /// Runs until SIGINT (Ctrl-C) or SIGTERM; then what is counted is emitted and it exits. A
     /// second signal ends it at once. One process does the work of a group: a second one is
-    /// refused. It starts from the beginning of the topic, and publishes nothing before it has
-    /// reached what was published before, so no total ever steps back.
+    /// refused, or waits to take over (--standby). It starts from its checkpoints
+    /// (--checkpoints), or else from the beginning of the topic, and publishes nothing before it
+    /// has reached what was published before, so no total ever steps back.
     Run(RunArgs),
     /// Make giving-day traffic from a seed, with its own exact sums
     #[command(after_help = GENERATE_EXAMPLES)]
@@ -76,6 +78,9 @@ pub enum Command {
     /// It leaves no port, file or topic behind, and reads no configuration.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Show, verify or delete checkpoints
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -165,6 +170,9 @@ pub struct SettingsArgs {
     /// How many threads read and count; 0: one a core
     #[arg(long, value_name = "NUMBER")]
     pub workers: Option<String>,
+    /// Where checkpoints are kept: file:///folder or s3://bucket/prefix
+    #[arg(long, value_name = "URL")]
+    pub checkpoints: Option<String>,
     /// Pass a property to librdkafka; may be repeated. Others on this machine
     /// can see what is typed here: give a password as a variable, such as
     /// TALLY99_KAFKA_PROPERTIES_SASL_PASSWORD
@@ -184,6 +192,7 @@ impl SettingsArgs {
             ("topics.windows", &self.windows_topic),
             ("topics.dead_letters", &self.dead_letters_topic),
             ("run.workers", &self.workers),
+            ("checkpoints.url", &self.checkpoints),
         ];
         config::Flags {
             settings: given
@@ -215,6 +224,10 @@ pub struct RunArgs {
     /// Wait for the topic of the events if it is missing, instead of exiting
     #[arg(long)]
     pub wait_for_topic: bool,
+    /// Wait while another process does the work of the group, instead of exiting,
+    /// and take over when it ends or dies
+    #[arg(long, conflicts_with = "until_end")]
+    pub standby: bool,
     /// The settings. Last, since their heading holds for what follows.
     #[command(flatten)]
     pub settings: SettingsArgs,
@@ -224,6 +237,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   tally99 run --bootstrap-servers kafka-1:9092,kafka-2:9092
   tally99 run --config config/giving-day.toml --workers 8
+  tally99 run --config config/giving-day.toml --standby
   tally99 run --topic donations --until-end";
 
 impl RunArgs {
@@ -272,10 +286,12 @@ mod tests {
     #[test]
     fn every_flag_reaches_its_setting() {
         let line = "run --bootstrap-servers b:1 --topic t --group g --totals-topic tt --cuts-topic ct \
-                    --windows-topic wt --dead-letters-topic dt --workers 3 --kafka-property client.rack=x \
+                    --windows-topic wt --dead-letters-topic dt --workers 3 --checkpoints file:///c --kafka-property client.rack=x \
                     --wait-for-topic --until-end";
         let args = Run::parse_from(line.split_whitespace()).args;
-        assert!(args.until_end);
+        assert!(args.until_end && !args.standby);
+        assert!(Run::parse_from(["run", "--standby"]).args.standby);
+        assert!(Run::try_parse_from(["run", "--standby", "--until-end"]).is_err());
         // Not of the environment, which may have settings of its own.
         let config = config::load(None, [], &args.flags()).unwrap().config;
         assert_eq!(config.kafka.bootstrap_servers, "b:1");
@@ -291,6 +307,7 @@ mod tests {
         ];
         assert_eq!(names, ["t", "tt", "ct", "wt", "dt"]);
         assert_eq!(config.run.workers, 3);
+        assert_eq!(config.checkpoints.url.as_deref(), Some("file:///c"));
         assert!(config.run.wait_for_topic);
     }
     #[test]
@@ -369,7 +386,7 @@ mod tests {
 
         let commands: Vec<_> = text.lines().filter_map(command).collect();
         assert!(commands.len() >= 15, "only {commands:?}");
-        for name in ["run", "generate", "totals", "demo", "config"] {
+        for name in ["run", "generate", "totals", "demo", "checkpoints", "config"] {
             assert!(commands.iter().any(|words| words[1] == name), "{name}");
         }
         for words in commands {

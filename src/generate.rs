@@ -16,7 +16,7 @@ mod history;
 mod kafka;
 mod oracle;
 mod pace;
-mod progress;
+pub(crate) mod progress;
 mod random;
 mod run;
 mod settings;

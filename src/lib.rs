@@ -9,6 +9,8 @@
 //! randomness, no locks.
 
 pub mod aggregate;
+pub mod checkpoint;
+pub mod checkpoints;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tally99::cli::{Cli, Command, ConfigCommand};
@@ -12,7 +13,7 @@ use tally99::logging::Logging;
 use tally99::run::{self, RunOptions};
 use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
-use tally99::{demo, generate};
+use tally99::{checkpoints, demo, generate};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -58,10 +59,14 @@ fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
             let shutdown = shutdown_on_signals().map_err(runtime)?;
             let options = RunOptions {
                 until_end: args.until_end,
+                standby: args.standby,
             };
             let running = run::run(&config, options, &shutdown, Default::default());
             let tokio = tokio::runtime::Runtime::new().map_err(runtime)?;
-            tokio.block_on(running).map_err(runtime)
+            let ran = tokio.block_on(running).map_err(runtime);
+            // What a store does not answer is not waited for.
+            tokio.shutdown_timeout(Duration::from_secs(1));
+            ran
         }
         Command::Generate { generate, settings } => {
             let config = settings.load()?.config;
@@ -92,6 +97,13 @@ fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
                 Err(error) => Err(runtime(error)),
             }
         }
+        Command::Checkpoints(command) => {
+            let config = command.settings().load()?.config;
+            match checkpoints::run(&config, &command, out) {
+                Err(error) if error.is_usage() => Err(Failure::Usage(error.into())),
+                verdict => verdict.map_err(runtime).and_then(judge),
+            }
+        }
         Command::Config(ConfigCommand::Show(settings)) => {
             let text = settings.load()?.to_toml();
             if_read(out.write_all(text.as_bytes()).map_err(runtime))
@@ -118,7 +130,10 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
     let mut message = format!("tally99: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        message.push_str(&format!("\n  because: {error}"));
+        let why = error.to_string();
+        if !message.contains(&why) {
+            message.push_str(&format!("\n  because: {why}"));
+        }
         cause = error.source();
     }
     // Nobody may be left to read it; the exit code still tells.

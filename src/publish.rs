@@ -25,7 +25,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::{Config, TopicsConfig};
 use crate::kafka::client::{self, Health};
-use crate::kafka::member::Membership;
+use crate::kafka::membership::Membership;
 use crate::merge::{CampaignWindows, Cut, Gate};
 use crate::offset::{Offset, Partition};
 use crate::shard::Rules;

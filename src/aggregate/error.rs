@@ -3,6 +3,7 @@
 use rdkafka::error::KafkaError;
 use thiserror::Error;
 
+use crate::checkpoint::RestoreError;
 use crate::offset::{Offset, Partition};
 
 /// Why a worker cannot go on, and with it the process.
@@ -26,6 +27,34 @@ pub enum WorkerError {
         /// The next offset that will be written.
         end: Offset,
     },
+    /// The log holds another record than the one that was folded.
+    #[error(
+        "{topic}/{partition}: the shard at offset {offset} was folded from another log. Its last \
+         record stood at {expected}; the first that the log holds from there on, at {found}, is \
+         not that one (the log goes from {start} to {end}). The topic was made anew under its \
+         name, or an unclean leader election replaced the end of the partition. Nothing was \
+         counted. If the topic was meant to be made anew, give tally99's own topics new names and \
+         its checkpoints another place; else restore the broker's data"
+    )]
+    OtherLog {
+        /// The donations topic.
+        topic: String,
+        /// The partition at fault.
+        partition: Partition,
+        /// What the shard, or the checkpoint that it comes from, is exact at.
+        offset: Offset,
+        /// Where its last record stood.
+        expected: Offset,
+        /// Where the first record is that the log holds from there on.
+        found: Offset,
+        /// The first offset that is still there; below zero if the brokers do not say.
+        start: Offset,
+        /// The next offset that will be written; below zero if they do not say.
+        end: Offset,
+    },
+    /// The partition cannot be restored.
+    #[error(transparent)]
+    Restore(Box<RestoreError>),
     /// A batch does not match its checksum, time and again.
     #[error(
         "{topic}: a batch of records cannot be read, after {tries} tries ({error}): the data is \
@@ -70,9 +99,10 @@ fn log_changed(offset: Offset, start: Offset, end: Offset) -> String {
 fn log_changed_advice(offset: Offset, start: Offset) -> &'static str {
     if offset < start {
         "Give the topic a longer retention.ms; totals over what is left would not be those of \
-         the whole event, so a new group and new topics of tally99's own are needed for them"
+         the whole event, so a new group, new topics of tally99's own and another place for its \
+         checkpoints are needed for them"
     } else {
-        "If the topic was meant to be made anew, use new names for tally99's own topics, or \
-         delete them; else restore the broker's data"
+        "If the topic was meant to be made anew, use new names for tally99's own topics and \
+         another place for its checkpoints, or delete them; else restore the broker's data"
     }
 }

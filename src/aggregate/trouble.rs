@@ -47,7 +47,9 @@ impl Worker {
             });
         }
         match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => return self.compare_with_log(),
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                return self.compare_all_with_log();
+            }
             Some(Code::BadMessage | Code::InvalidMessage | Code::BadCompression) => {
                 return self.read_damaged_again(error);
             }
@@ -71,9 +73,9 @@ impl Worker {
     /// The reader would go on behind the damaged batch; we do not.
     fn read_damaged_again(&mut self, error: KafkaError) -> Result<(), WorkerError> {
         let now: BTreeMap<_, _> = self
-            .shards
+            .owned
             .iter()
-            .map(|(&partition, shard)| (partition, shard.offset()))
+            .map(|(&partition, owned)| (partition, owned.shard.offset()))
             .collect();
         let recent = self.damaged.take();
         let recent = recent.filter(|damage| damage.last.elapsed() < DAMAGED_RECENTLY);
@@ -108,40 +110,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Some partition's next offset is not in the log: which, and why?
-    fn compare_with_log(&mut self) -> Result<(), WorkerError> {
-        for (&partition, shard) in &self.shards {
-            let Ok((low, high)) =
-                self.reader
-                    .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN)
-            else {
-                continue; // No answer now; the reader will fail again and ask again.
-            };
-            let (offset, start, end) = (shard.offset(), Offset(low), Offset(high));
-            if offset < start || offset > end {
-                let topic = self.topic.clone();
-                return Err(WorkerError::LogChanged {
-                    topic,
-                    partition,
-                    offset,
-                    start,
-                    end,
-                });
-            }
-        }
-        self.assign_reader();
-        Ok(())
-    }
-
     /// The reader is at the end of a partition. If the run's own end lies behind
     /// it, what is between is no record (a transaction's marker, say), or the
     /// answer of a broker that does not know all of the log yet.
     pub(super) fn reached_end(&mut self, partition: Partition) {
         let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        let (Some(&end), Some(shard)) = (until, self.shards.get_mut(&partition)) else {
+        let (Some(&end), Some(owned)) = (until, self.owned.get_mut(&partition)) else {
             return;
         };
-        if shard.offset() >= end {
+        let shard = &mut owned.shard;
+        if shard.offset() >= end || !owned.footing.is_verified() {
             return;
         }
         if self.end_is_known.contains(&partition) {

@@ -1,7 +1,7 @@
-//! What people see while records are made: a bar on a terminal, else a log
+//! What people see while records are made, or read once more: a bar on a terminal, else a log
 //! line every few seconds, both on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,7 +11,7 @@ use crate::money::grouped;
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How far a stream is.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
     begin: Instant,
@@ -20,7 +20,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(total: u64) -> Progress {
+    pub(crate) fn new(total: u64) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(
                 "{bar:30} {percent:>3}%  {human_pos} of {human_len} events  {per_sec}  {eta} left",
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// So many are done.
-    pub(super) fn tick(&mut self, done: u64) {
+    pub(crate) fn tick(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             return bar.set_position(done);
         }
@@ -63,15 +63,23 @@ impl Progress {
     }
 
     /// A warning, above the bar if there is one.
-    pub(super) fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| tracing::warn!("{text}")),
             None => tracing::warn!("{text}"),
         }
     }
 
+    /// A line on standard output, above the bar if there is one.
+    pub(crate) fn say(&self, out: &mut dyn Write, line: &str) -> std::io::Result<()> {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| writeln!(out, "{line}")),
+            None => writeln!(out, "{line}"),
+        }
+    }
+
     /// Takes the bar away; how long it was there.
-    pub(super) fn finish(self) -> Duration {
+    pub(crate) fn finish(self) -> Duration {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

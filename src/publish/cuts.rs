@@ -232,7 +232,7 @@ impl Cuts {
     pub fn live_members(&mut self, group: &str, shutdown: &Shutdown) -> Option<Vec<GroupMember>> {
         let since = Instant::now();
         while !shutdown.is_overdue(super::PATIENCE) {
-            match group::live_members(self.reader.client(), group) {
+            match group::others_at_work(self.reader.client(), group) {
                 Ok(members) if members.is_empty() || since.elapsed() > self.patience => {
                     return Some(members);
                 }

@@ -8,9 +8,12 @@
 //! `truncated-from` and `key-truncated-from` how many bytes there were if the
 //! topic takes fewer.
 //!
-//! None is lost while the process lives: what the brokers do not take is kept and
-//! sent again, and when too much is kept, the reader waits.
+//! None is lost: what the brokers do not take is kept and sent again, and when too
+//! much is kept, the reader waits. If the process dies, a replay sends it again: no
+//! checkpoint is written before all letters of the records in it are acknowledged
+//! ([`DeadLetters::mark`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,9 +59,11 @@ pub struct DeadLetters {
 
 #[derive(Default)]
 struct State {
-    /// Sent and not yet acknowledged.
-    waiting: AtomicU64,
-    failed: Mutex<Vec<OwnedMessage>>,
+    /// How many were ever sent; each has the number of those before it.
+    sent: AtomicU64,
+    /// Sent and not yet acknowledged, by their numbers.
+    waiting: Mutex<BTreeSet<u64>>,
+    failed: Mutex<Vec<(u64, OwnedMessage)>>,
     told: Mutex<Option<Instant>>,
 }
 
@@ -150,8 +155,10 @@ impl DeadLetters {
                 value: Some("true"),
             });
         }
-        self.state.waiting.fetch_add(1, Ordering::AcqRel);
+        let number = self.state.sent.fetch_add(1, Ordering::AcqRel);
+        self.state.waiting().insert(number);
         self.enqueue(
+            number,
             key.as_bytes(),
             letter.payload.unwrap_or_default(),
             headers,
@@ -159,8 +166,15 @@ impl DeadLetters {
         );
     }
 
-    fn enqueue(&self, key: &[u8], payload: &[u8], headers: OwnedHeaders, shutdown: &Shutdown) {
-        let record = BaseRecord::to(&self.topic)
+    fn enqueue(
+        &self,
+        number: u64,
+        key: &[u8],
+        payload: &[u8],
+        headers: OwnedHeaders,
+        shutdown: &Shutdown,
+    ) {
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(number))
             .key(key)
             .payload(payload)
             .headers(headers);
@@ -173,7 +187,7 @@ impl DeadLetters {
                 }
                 _ => {
                     self.state.tell(&error, &self.topic);
-                    self.state.failed().push(OwnedMessage::new(
+                    let message = OwnedMessage::new(
                         record.payload.map(<[u8]>::to_vec),
                         record.key.map(<[u8]>::to_vec),
                         self.topic.to_string(),
@@ -181,7 +195,8 @@ impl DeadLetters {
                         -1,
                         -1,
                         record.headers,
-                    ));
+                    );
+                    self.state.failed().push((number, message));
                     return;
                 }
             }
@@ -191,19 +206,30 @@ impl DeadLetters {
     /// Sends again what was not delivered.
     pub fn retry(&self, shutdown: &Shutdown) {
         let failed = std::mem::take(&mut *self.state.failed());
-        for message in failed {
+        for (number, message) in failed {
             let headers = message.headers().cloned().unwrap_or_default();
             let (key, payload) = (message.key(), message.payload());
             let (key, payload) = (key.unwrap_or_default(), payload.unwrap_or_default());
-            self.enqueue(key, payload, headers, shutdown);
+            self.enqueue(number, key, payload, headers, shutdown);
         }
+    }
+
+    /// The number of the next one: all that were sent so far have lower ones.
+    pub fn mark(&self) -> u64 {
+        self.state.sent.load(Ordering::Acquire)
+    }
+
+    /// Whether all below a [`mark`](DeadLetters::mark) are delivered.
+    pub fn are_delivered(&self, below: u64) -> bool {
+        let waiting = self.state.waiting();
+        waiting.first().is_none_or(|&first| first >= below)
     }
 
     /// Waits until all are delivered, or the end is overdue; returns how many
     /// are not.
     pub fn finish(&self, shutdown: &Shutdown) -> u64 {
         loop {
-            let waiting = self.state.waiting.load(Ordering::Acquire);
+            let waiting = self.state.waiting().len() as u64;
             if waiting == 0 || shutdown.is_overdue(super::PATIENCE) {
                 return waiting;
             }
@@ -214,7 +240,11 @@ impl DeadLetters {
 }
 
 impl State {
-    fn failed(&self) -> MutexGuard<'_, Vec<OwnedMessage>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Vec<(u64, OwnedMessage)>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -246,12 +276,12 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = Box<u64>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
         let (error, message) = match result {
             Ok(_) => {
-                self.state.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.state.waiting().remove(&*number);
                 return;
             }
             Err((error, message)) => (error, message.detach()),
@@ -263,7 +293,7 @@ impl ProducerContext for Deliveries {
             message
         };
         self.state.tell(error, message.topic());
-        self.state.failed().push(message);
+        self.state.failed().push((*number, message));
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn width(text: &str) -> usize {
 }
 
 /// One column of a table.
-pub(super) struct Column {
+pub(crate) struct Column {
     pub title: String,
     /// Numbers stand to the right, names to the left.
     pub right: bool,
@@ -83,7 +83,7 @@ pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
 }
 
 /// The columns side by side, two blanks between them, titles above.
-pub(super) fn columns(columns: &[Column]) -> String {
+pub(crate) fn columns(columns: &[Column]) -> String {
     let rows = columns
         .iter()
         .map(|column| column.cells.len())
@@ -114,7 +114,7 @@ pub(super) fn columns(columns: &[Column]) -> String {
 }
 
 /// A span of time as people say it: `0.4 s`, `35 s`, `12 min`, `3 h`, `5 days`.
-pub(super) fn ago(ms: i64) -> String {
+pub(crate) fn ago(ms: i64) -> String {
     match ms {
         ..100 => "just now".into(),
         100..10_000 => format!("{}.{} s ago", ms / 1_000, ms % 1_000 / 100),

@@ -1,0 +1,248 @@
+//! Checkpoints as workers have them taken: apart from the fold.
+//!
+//! A worker only takes the snapshot, which stops its fold for as long as it takes
+//! to encode what changed in one partition. Writing, reading and decoding are done
+//! elsewhere, a few partitions at a time, and answered by [`Reply`].
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::checkpoint::collect::GRACE_MS;
+use crate::checkpoint::{
+    self, About, Keeper, Manifest, RecordId, RestoreError, Restored, Store, Written,
+};
+use crate::config::CheckpointsConfig;
+use crate::event::Millis;
+use crate::offset::Partition;
+use crate::publish::dead_letters::DeadLetters;
+use crate::shard::{Rules, Snapshot};
+use crate::shutdown::Shutdown;
+
+/// A store of checkpoints in the hands of a process.
+#[derive(Clone)]
+pub struct Checkpoints {
+    store: Store,
+    about: About,
+    rules: Rules,
+    /// How often a partition that changes is kept.
+    pub(super) interval: Duration,
+    keep: usize,
+    runtime: Handle,
+    restoring: Arc<Semaphore>,
+    saving: Arc<Semaphore>,
+    shutdown: Shutdown,
+}
+
+/// What became of what a worker asked for.
+pub(super) enum Reply {
+    /// The newest checkpoint of a partition, if there is one.
+    Restored(
+        Partition,
+        Box<Result<Option<Restored>, RestoreError>>,
+        Box<Keeper>,
+    ),
+    /// A checkpoint is written, or why not; the keeper is free again.
+    Saved(Partition, Box<Keeper>, Result<Written, String>),
+    /// A bug has ended a task; its keeper, or its shard, is lost.
+    Panicked,
+}
+
+/// Tells if the task that holds it panics: nobody waits for it.
+struct Guard(Sender<Reply>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Reply::Panicked);
+        }
+    }
+}
+
+/// A checkpoint that is to be written.
+pub(super) struct Save {
+    pub keeper: Box<Keeper>,
+    pub snapshot: Snapshot,
+    /// The last record before the snapshot's offset.
+    pub last_record: Option<RecordId>,
+    /// The dead letters of the records before it have numbers below this.
+    pub letters: u64,
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// How long a checkpoint may take; short of what [`Keeper::save`] allows.
+const SAVE_WITHIN: Duration = Duration::from_secs(120);
+/// The same of tidying up after it.
+const TIDY_WITHIN: Duration = Duration::from_secs(60);
+/// How often the dead letters are looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long to wait before a store that fails is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is said that it fails.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+/// How many checkpoints are on their way to the store at a time; each is in memory.
+const SAVING: usize = 4;
+
+impl Checkpoints {
+    /// Checkpoints of `about` at `store`, taken as the configuration says. Their work
+    /// is done by the threads of `runtime`.
+    pub fn new(
+        config: &CheckpointsConfig,
+        store: Store,
+        about: About,
+        rules: &Rules,
+        runtime: Handle,
+        shutdown: &Shutdown,
+    ) -> Checkpoints {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Checkpoints {
+            store,
+            about,
+            rules: rules.clone(),
+            interval: config.interval,
+            keep: config.keep,
+            runtime,
+            restoring: Arc::new(Semaphore::new(cores)),
+            saving: Arc::new(Semaphore::new(SAVING)),
+            shutdown: shutdown.clone(),
+        }
+    }
+
+    /// Restores a partition. A store that fails is asked until it answers.
+    pub(super) fn restore(&self, partition: Partition, reply: Sender<Reply>) {
+        let this = self.clone();
+        let runtime = self.runtime.clone();
+        let guard = Guard(reply.clone());
+        // Decoding keeps a core busy, so it gets a thread that may be busy.
+        self.runtime.spawn_blocking(move || {
+            let _guard = guard;
+            runtime.block_on(async move {
+                let _permit = this.restoring.acquire().await;
+                if let Some(restored) = this.restore_when_possible(partition).await {
+                    let found = restored.as_ref().ok().and_then(Option::as_ref);
+                    let last = found.map(|it| (it.name.clone(), it.manifest.clone()));
+                    let keeper = this.keeper(partition, last);
+                    let _ = reply.send(Reply::Restored(
+                        partition,
+                        Box::new(restored),
+                        Box::new(keeper),
+                    ));
+                }
+            });
+        });
+    }
+
+    fn keeper(&self, partition: Partition, last: Option<(String, Manifest)>) -> Keeper {
+        let folder = self.folder(partition);
+        Keeper::new(folder, self.about.clone(), last, self.keep)
+    }
+
+    fn folder(&self, partition: Partition) -> checkpoint::Folder {
+        let (topic, epoch) = (&self.about.topic, self.about.epoch);
+        self.store.folder(topic, epoch, partition)
+    }
+
+    /// `None`: the end was asked for meanwhile.
+    async fn restore_when_possible(
+        &self,
+        partition: Partition,
+    ) -> Option<Result<Option<Restored>, RestoreError>> {
+        let folder = self.folder(partition);
+        remove_left_over(&folder);
+        let mut said: Option<Instant> = None;
+        while !self.shutdown.has_begun() {
+            match checkpoint::restore(&folder, &self.about, partition, &self.rules).await {
+                Err(RestoreError::Store(error)) => {
+                    if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                        said = Some(Instant::now());
+                        tracing::warn!(
+                            "partition {partition} waits for its checkpoint: {}; trying on",
+                            error.in_full()
+                        );
+                    }
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                other => return Some(other),
+            }
+        }
+        None
+    }
+
+    /// Leave to take a snapshot; `None` while enough of them are in memory.
+    pub(super) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.saving.clone().try_acquire_owned().ok()
+    }
+
+    /// Writes a checkpoint, once the dead letters of all records in it are there: who
+    /// restores it does not send them again.
+    pub(super) fn save(&self, save: Save, dead_letters: &DeadLetters, reply: Sender<Reply>) {
+        let dead_letters = dead_letters.clone();
+        self.runtime.spawn(async move {
+            let _guard = Guard(reply.clone());
+            let Save {
+                mut keeper,
+                snapshot,
+                last_record,
+                letters,
+                permit,
+            } = save;
+            let written = timeout(SAVE_WITHIN, async {
+                while !dead_letters.are_delivered(letters) {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                let saved = keeper.save(&snapshot, last_record, now_ms).await;
+                saved.map_err(|error| error.to_string())
+            });
+            let written = written.await.unwrap_or_else(|_| {
+                let seconds = SAVE_WITHIN.as_secs();
+                Err(match dead_letters.are_delivered(letters) {
+                    true => format!("the store has not taken it within {seconds} s"),
+                    false => format!("dead letters are not acknowledged within {seconds} s"),
+                })
+            });
+            if written.is_ok() {
+                let why = match timeout(TIDY_WITHIN, keeper.tidy(now_ms())).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.in_full()),
+                    Err(_) => Some("the store does not answer".to_owned()),
+                };
+                if let Some(why) = why {
+                    tracing::warn!("tidying checkpoints up: {why}; trying on");
+                }
+            }
+            drop(permit);
+            let _ = reply.send(Reply::Saved(snapshot.partition, keeper, written));
+        });
+    }
+}
+
+/// Deletes what processes have left behind that were ended in the middle of a write;
+/// the store itself hides it. An hour is longer than any write takes.
+fn remove_left_over(folder: &checkpoint::Folder) {
+    let remove = || {
+        for file in folder.left_over()? {
+            if now_ms() - file.written_at >= GRACE_MS {
+                match std::fs::remove_file(file.path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error);
+                    }
+                    _ => {} // Or another process has.
+                }
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    if let Err(error) = remove() {
+        tracing::warn!("tidying {} up: {error}", folder.url_of(""));
+    }
+}
+
+fn now_ms() -> Millis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |since| since.as_millis() as Millis)
+}

@@ -1,0 +1,356 @@
+//! When a worker has its shards kept in checkpoints, and gets them back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::checkpoints::{Checkpoints, Reply, Save};
+use super::partition::{Owned, Taking};
+use super::{FromWorker, Worker, WorkerError, hand_over};
+use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
+use crate::kafka::member::Done;
+use crate::money::group_thousands;
+use crate::offset::Partition;
+use crate::shard::Shard;
+
+/// How long the last checkpoints may take once the end is asked for.
+const AT_THE_END: Duration = Duration::from_secs(10);
+/// How many campaigns are encoded between two batches of records: a few
+/// milliseconds.
+const AT_A_TIME: usize = 500;
+/// How long the shard of a partition that is not ours any more is kept in memory.
+const PARKED_FOR: Duration = Duration::from_secs(60);
+/// How often it is said that checkpoints fail.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a worker did with checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    written: u64,
+    bytes: u64,
+    /// How long the fold stood still for one at most.
+    stopped_at_most: Duration,
+    /// When it was said last that those of a partition fail, if they do.
+    failing: BTreeMap<Partition, Instant>,
+}
+
+impl Kept {
+    fn note_stop(&mut self, since: Instant) {
+        self.stopped_at_most = self.stopped_at_most.max(since.elapsed());
+    }
+}
+
+impl Worker {
+    /// Makes a partition one of ours: from where it was parked, or from its newest
+    /// checkpoint, or from the beginning of the log.
+    pub(super) fn take(&mut self, partition: Partition) {
+        let parked = self.owned.remove(&partition);
+        let parked = parked.or_else(|| self.parked.remove(&partition));
+        match (parked, &self.checkpoints) {
+            (Some(owned), _) => self.own(partition, owned),
+            (None, None) => {
+                let shard = Shard::new(partition, self.rules.clone());
+                self.own(partition, Owned::new(shard, Footing::of(None), None));
+            }
+            (None, Some(checkpoints)) => {
+                self.restoring.insert(partition);
+                if self.restores.insert(partition) {
+                    checkpoints.restore(partition, self.replies.0.clone());
+                }
+            }
+        }
+    }
+
+    fn own(&mut self, partition: Partition, mut owned: Owned) {
+        (owned.announced, owned.leaving) = (false, None);
+        self.owned.insert(partition, owned);
+    }
+
+    /// Lets go of a partition. One that is lost others may have already; all else is
+    /// handed over and kept before `done` is dropped, and with it the group may have
+    /// the partition.
+    pub(super) fn let_go(&mut self, partition: Partition, lost: bool, done: &Done) {
+        self.restoring.remove(&partition);
+        let Some(mut owned) = self.owned.remove(&partition) else {
+            return;
+        };
+        let is_whole = owned.announced;
+        if !lost && is_whole {
+            hand_over(&self.output, &mut owned.shard, true);
+            owned.leaving = self.checkpoints.is_some().then(|| done.clone());
+        }
+        owned.parked_at = Some(Instant::now());
+        self.parked.insert(partition, owned);
+        self.leave(partition);
+    }
+
+    /// Lets go of shards that have been parked for long: they would be far behind, and
+    /// the store has what others have made of them since.
+    pub(super) fn forget_parked(&mut self) {
+        if self.checkpoints.is_some() {
+            let is_needed = |owned: &Owned| owned.keeper.is_none() || owned.leaving.is_some();
+            self.parked.retain(|_, owned| {
+                is_needed(owned) || owned.parked_at.is_none_or(|at| at.elapsed() < PARKED_FOR)
+            });
+        }
+    }
+
+    /// Has what is leaving kept, unless it is already.
+    fn leave(&mut self, partition: Partition) {
+        let Some(owned) = self.parked.get_mut(&partition) else {
+            return;
+        };
+        if owned.leaving.is_none() || owned.keeper.is_none() {
+            return;
+        }
+        if owned.can_be_kept() {
+            self.keep(partition); // Or the next time, if many are on their way.
+        } else {
+            owned.leaving = None;
+        }
+    }
+
+    /// Takes in what others have done for us; whether the reader must be pointed
+    /// anew.
+    pub(super) fn take_replies(&mut self) -> Result<bool, WorkerError> {
+        let mut has_more = false;
+        while let Ok(reply) = self.replies.1.try_recv() {
+            match reply {
+                Reply::Restored(partition, restored, keeper) => {
+                    self.restored(partition, *restored, keeper)?;
+                    has_more = true;
+                }
+                Reply::Saved(partition, keeper, saved) => self.saved(partition, keeper, saved),
+                Reply::Panicked => panic!("a checkpoint's task has panicked"),
+            }
+        }
+        Ok(has_more)
+    }
+
+    fn restored(
+        &mut self,
+        partition: Partition,
+        restored: Result<Option<Restored>, RestoreError>,
+        keeper: Box<Keeper>,
+    ) -> Result<(), WorkerError> {
+        self.restores.remove(&partition);
+        let is_ours = self.restoring.remove(&partition);
+        let restored = restored.map_err(|error| WorkerError::Restore(Box::new(error)))?;
+        let owned = match restored {
+            Some(Restored {
+                shard, manifest, ..
+            }) => {
+                tracing::info!(
+                    "partition {partition}: restored at offset {}: {} campaigns, {} ids",
+                    manifest.offset,
+                    group_thousands(shard.campaign_count() as u128),
+                    group_thousands(manifest.id_count().into()),
+                );
+                Owned::new(shard, Footing::of(manifest.last_record), Some(keeper))
+            }
+            None => {
+                let shard = Shard::new(partition, self.rules.clone());
+                Owned::new(shard, Footing::of(None), Some(keeper))
+            }
+        };
+        // Taken from us meanwhile, it is true all the same.
+        match is_ours {
+            true => self.own(partition, owned),
+            false => drop(self.parked.insert(partition, owned)),
+        }
+        self.stagger();
+        Ok(())
+    }
+
+    /// Spreads the checkpoints of our partitions over the interval.
+    fn stagger(&mut self) {
+        let Some(checkpoints) = &self.checkpoints else {
+            return;
+        };
+        let (count, now) = (self.owned.len() as u32, Instant::now());
+        for (place, owned) in (0..).zip(self.owned.values_mut()) {
+            let early = checkpoints.interval * place / count;
+            owned.kept_at = now.checked_sub(early).unwrap_or(now);
+        }
+    }
+
+    fn saved(&mut self, partition: Partition, keeper: Box<Keeper>, saved: Result<Written, String>) {
+        let is_written = saved.is_ok();
+        match saved {
+            Ok(written) => {
+                self.kept.written += 1;
+                self.kept.bytes += written.bytes;
+                tracing::debug!(
+                    "partition {partition}: checkpoint at offset {}, {} bytes",
+                    written.offset,
+                    written.bytes
+                );
+                if self.kept.failing.remove(&partition).is_some() {
+                    tracing::info!("{}/{partition}: checkpoints are written again", self.topic);
+                }
+            }
+            Err(error) => {
+                let said = self.kept.failing.get(&partition);
+                if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+                    self.kept.failing.insert(partition, Instant::now());
+                    tracing::warn!(
+                        "no checkpoint of {}/{partition} is written: {error}; trying on. Totals \
+                         are exact all the same; a restart takes longer",
+                        self.topic
+                    );
+                }
+            }
+        }
+        let owned = self.owned.get_mut(&partition);
+        if let Some(owned) = owned.or_else(|| self.parked.get_mut(&partition)) {
+            owned.keeper = Some(keeper);
+            owned.unsaved = !is_written;
+            if is_written {
+                self.leave(partition);
+            } else {
+                owned.leaving = None; // Whoever comes next reads a little more.
+            }
+        }
+    }
+
+    /// Has the next partition kept whose turn it is. One at a time, so that the fold
+    /// never stands still for long.
+    pub(super) fn keep_the_next(&mut self) {
+        let Some(checkpoints) = &self.checkpoints else {
+            return;
+        };
+        let interval = checkpoints.interval;
+        let due = self
+            .owned
+            .iter()
+            .find(|(_, owned)| owned.kept_at.elapsed() >= interval && owned.can_be_kept());
+        if let Some((&partition, _)) = due {
+            self.keep(partition);
+        }
+        let leaving = self.parked.iter().filter(|(_, it)| it.leaving.is_some());
+        let leaving: Vec<_> = leaving.map(|(&partition, _)| partition).collect();
+        leaving.into_iter().for_each(|it| self.leave(it));
+        self.continue_snapshots(AT_A_TIME);
+    }
+
+    /// Begins to keep a partition, if it [can be](Owned::can_be_kept) and not too many
+    /// are on their way; whether it has begun.
+    fn keep(&mut self, partition: Partition) -> bool {
+        let owned = self.owned.get_mut(&partition);
+        let owned = owned.or_else(|| self.parked.get_mut(&partition));
+        let owned = owned.filter(|owned| owned.can_be_kept());
+        let permit = self.checkpoints.as_ref().and_then(Checkpoints::permit);
+        let (Some(owned), Some(permit)) = (owned, permit) else {
+            return false;
+        };
+        let Some(keeper) = owned.keeper.take() else {
+            return false;
+        };
+        owned.kept_at = Instant::now();
+        owned.shard.begin_snapshot(keeper.needs_full());
+        owned.taking = Some(Taking {
+            keeper,
+            last_record: owned.footing.last_record(),
+            letters: self.dead_letters.mark(),
+            permit,
+        });
+        self.kept.note_stop(owned.kept_at);
+        true
+    }
+
+    /// Goes on with the snapshots that are begun, by so many campaigns each.
+    fn continue_snapshots(&mut self, campaigns: usize) {
+        let Some(checkpoints) = &self.checkpoints else {
+            return;
+        };
+        let parked = self.parked.values_mut().map(|owned| (owned, usize::MAX));
+        let owned = self.owned.values_mut().map(|owned| (owned, campaigns));
+        for (owned, campaigns) in owned.chain(parked) {
+            if owned.taking.is_none() {
+                continue;
+            }
+            let since = Instant::now();
+            let snapshot = owned.shard.continue_snapshot(campaigns);
+            self.kept.note_stop(since);
+            if let Some(snapshot) = snapshot
+                && let Some(taking) = owned.taking.take()
+            {
+                let save = Save {
+                    keeper: taking.keeper,
+                    snapshot,
+                    last_record: taking.last_record,
+                    letters: taking.letters,
+                    permit: taking.permit,
+                };
+                checkpoints.save(save, &self.dead_letters, self.replies.0.clone());
+            }
+        }
+    }
+
+    /// Has all partitions kept before the process ends, unless it takes too long.
+    pub(super) fn keep_all(&mut self) {
+        if self.checkpoints.is_none() {
+            return;
+        }
+        self.continue_snapshots(usize::MAX);
+        let until = Instant::now() + AT_THE_END;
+        let mut left: Vec<_> = self.owned.keys().copied().collect();
+        loop {
+            left.retain(|partition| {
+                let owned = &self.owned[partition];
+                owned.keeper.is_none() || owned.can_be_kept()
+            });
+            let free = left.iter().position(|it| self.owned[it].keeper.is_some());
+            match free {
+                // Once each: what fails now fails again.
+                Some(free) if self.keep(left[free]) => {
+                    left.swap_remove(free);
+                    self.continue_snapshots(usize::MAX);
+                }
+                _ if self.is_any_saving() => {
+                    let patience = until.saturating_duration_since(Instant::now());
+                    match self.replies.1.recv_timeout(patience) {
+                        Ok(Reply::Saved(partition, keeper, saved)) => {
+                            self.saved(partition, keeper, saved);
+                        }
+                        Ok(Reply::Restored(..)) => {}
+                        Ok(Reply::Panicked) | Err(_) => break,
+                    }
+                }
+                _ => break,
+            }
+        }
+        if self.is_any_saving() {
+            tracing::warn!("the last checkpoints are not written; the next start takes longer");
+        }
+        let Kept {
+            written,
+            bytes,
+            stopped_at_most,
+            ..
+        } = &self.kept;
+        if *written > 0 {
+            tracing::info!(
+                "{written} checkpoints with {} bytes written; the fold stood still for {:.1} ms at most",
+                group_thousands((*bytes).into()),
+                stopped_at_most.as_secs_f64() * 1e3
+            );
+        }
+    }
+
+    fn is_any_saving(&self) -> bool {
+        self.owned.values().any(|owned| owned.keeper.is_none())
+    }
+
+    /// Tells merge all of the partitions whose log is known to be theirs.
+    pub(super) fn announce(&mut self) {
+        let news = |owned: &&mut Owned| !owned.announced && owned.footing.is_verified();
+        for owned in self.owned.values_mut().filter(news) {
+            owned.announced = true;
+            let _ = self
+                .output
+                .send(FromWorker::Flush(owned.shard.full_flush()));
+            // A gate may be open already but for the donors.
+            hand_over(&self.output, &mut owned.shard, true);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A partition in the hands of a worker.
+
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::checkpoint::{Footing, Keeper, RecordId};
+use crate::kafka::member::Done;
+use crate::offset::Offset;
+use crate::shard::Shard;
+
+/// A snapshot that is being taken, and what it needs to become a checkpoint.
+pub(super) struct Taking {
+    pub keeper: Box<Keeper>,
+    pub last_record: Option<RecordId>,
+    pub letters: u64,
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// A shard, and what belongs to it.
+pub(super) struct Owned {
+    pub shard: Shard,
+    /// What it knows of the log.
+    pub footing: Footing,
+    /// Since when it has been waiting to be verified, if it is.
+    pub waiting_since: Instant,
+    /// Whether merge has had all of the shard.
+    pub announced: bool,
+    /// Writes its checkpoints; `None` while one is taken or written, and without a
+    /// store.
+    pub keeper: Option<Box<Keeper>>,
+    /// Whether the last snapshot has not become a checkpoint.
+    pub unsaved: bool,
+    /// When the last checkpoint was begun.
+    pub kept_at: Instant,
+    /// The snapshot that is being taken.
+    pub taking: Option<Taking>,
+    /// When it was taken from us, if it was.
+    pub parked_at: Option<Instant>,
+    /// Dropped when the group may have the partition.
+    pub leaving: Option<Done>,
+}
+
+impl Owned {
+    /// A shard as it was made or restored.
+    pub fn new(shard: Shard, footing: Footing, keeper: Option<Box<Keeper>>) -> Owned {
+        Owned {
+            shard,
+            footing,
+            waiting_since: Instant::now(),
+            announced: false,
+            keeper,
+            unsaved: false,
+            kept_at: Instant::now(),
+            parked_at: None,
+            leaving: None,
+            taking: None,
+        }
+    }
+
+    /// Where its reader begins.
+    pub fn read_from(&self) -> Offset {
+        self.footing.read_from(self.shard.offset())
+    }
+
+    /// Its reader is pointed at the log anew. What has been waiting goes on waiting.
+    pub fn doubt(&mut self) {
+        if self.footing.is_verified() {
+            self.waiting_since = Instant::now();
+        }
+        self.footing.doubt();
+    }
+
+    /// Whether there is something new to keep, and a keeper that is free.
+    pub fn can_be_kept(&self) -> bool {
+        self.keeper.is_some()
+            && self.footing.is_verified()
+            && (self.unsaved || self.shard.has_changed_since_snapshot())
+    }
+}

@@ -1,0 +1,110 @@
+//! Reading the log, and folding what it brings.
+
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::{IDLE, Worker, WorkerError};
+use crate::publish::dead_letters::DeadLetter;
+use crate::shard::{Outcome, Record};
+
+/// Records read between two looks at the clock and at the commands.
+const BATCH: usize = 2_000;
+impl Worker {
+    /// Reads and folds up to a batch of records; whether more were waiting.
+    pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
+        if self.owned.is_empty() {
+            return Ok(false);
+        }
+        // The last message borrows the reader, and not us.
+        let reader = self.reader.clone();
+        let mut last: Option<BorrowedMessage<'_>> = None;
+        let mut patience = IDLE.min(self.flush_interval);
+        let mut has_more = true;
+        for _ in 0..BATCH {
+            match reader.poll(patience) {
+                None => {
+                    has_more = false;
+                    break;
+                }
+                Some(Ok(message)) => {
+                    // One that is not folded changes nothing of what was before.
+                    if self.fold(&message)? {
+                        let before = last.replace(message);
+                        let now = last.as_ref().map(Message::partition);
+                        if let Some(before) = before.filter(|it| Some(it.partition()) != now) {
+                            self.remember(&before);
+                        }
+                    }
+                }
+                Some(Err(error)) => {
+                    // What follows may have the log compared with what was folded.
+                    if let Some(last) = last.take() {
+                        self.remember(&last);
+                    }
+                    match error {
+                        KafkaError::PartitionEOF(partition) => self.reached_end(partition),
+                        error => self.trouble(error)?,
+                    }
+                }
+            }
+            patience = Duration::ZERO;
+        }
+        if let Some(last) = last {
+            self.remember(&last);
+        }
+        Ok(has_more)
+    }
+
+    /// Notes the last record that was folded: it is what the log is known by.
+    fn remember(&mut self, message: &BorrowedMessage<'_>) {
+        if let Some(owned) = self.owned.get_mut(&message.partition()) {
+            owned.footing.step(&record(message), message.key());
+        }
+    }
+
+    /// Folds one record, if it is one to fold; one that cannot be counted goes to
+    /// the dead letters.
+    fn fold(&mut self, message: &BorrowedMessage<'_>) -> Result<bool, WorkerError> {
+        let (partition, offset) = (message.partition(), message.offset());
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return Ok(false);
+        };
+        let record = record(message);
+        if !owned.footing.is_verified() {
+            return match owned.footing.verify(&record, message.key()) {
+                true => Ok(false),
+                false => Err(self.other_log(partition, offset)),
+            };
+        }
+        let end = self.until.as_ref().and_then(|ends| ends.get(&partition));
+        if end.is_some_and(|end| offset >= end.0) || offset < owned.shard.offset().0 {
+            return Ok(false);
+        }
+        if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
+            let letter = DeadLetter {
+                topic: &self.topic,
+                partition,
+                offset,
+                key: message.key(),
+                payload: message.payload(),
+                rejected: &rejected,
+            };
+            self.dead_letters.send(&letter, &self.shutdown);
+        }
+        Ok(true)
+    }
+}
+
+/// The record as the fold sees it.
+pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    Record {
+        offset: message.offset(),
+        timestamp: message
+            .timestamp()
+            .to_millis()
+            .filter(|&timestamp| timestamp >= 0),
+        payload: message.payload(),
+    }
+}

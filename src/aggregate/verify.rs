@@ -1,0 +1,118 @@
+//! What a worker does while the log is not seen to be the one that its shards were
+//! folded from (see [`Footing`](crate::checkpoint::Footing)).
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+
+use super::{Worker, WorkerError};
+use crate::kafka::topics::ANSWER_WITHIN;
+use crate::offset::{Offset, Partition};
+
+/// How long the reader may bring nothing before the ends of the log are asked for.
+const ASK_AFTER: Duration = Duration::from_secs(1);
+/// How long one question for them may take; the fold waits for it.
+const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
+/// How long a log may seem too short. A leader that was just elected may not know
+/// for a moment how far the log goes.
+const SHORT_FOR: Duration = Duration::from_secs(10);
+
+impl Worker {
+    /// The log holds another record where the last one of our shard should be.
+    pub(super) fn other_log(&self, partition: Partition, found: i64) -> WorkerError {
+        let owned = &self.owned[&partition];
+        let ends = self
+            .reader
+            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
+        let (start, end) = ends.unwrap_or((-1, -1));
+        WorkerError::OtherLog {
+            topic: self.topic.clone(),
+            partition,
+            offset: owned.shard.offset(),
+            expected: owned.read_from(),
+            found: Offset(found),
+            start: Offset(start),
+            end: Offset(end),
+        }
+    }
+
+    /// A log that has become shorter brings no record at all. One partition is asked
+    /// for at a time, since the others are folded on meanwhile.
+    pub(super) fn look_at_unverified(&mut self) -> Result<(), WorkerError> {
+        if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
+            return Ok(());
+        }
+        let waiting = self.owned.iter().filter(|(_, owned)| {
+            !owned.footing.is_verified() && owned.waiting_since.elapsed() >= ASK_AFTER
+        });
+        let mut waiting = waiting.map(|(&partition, _)| partition);
+        let after = self.asked_for;
+        let next = waiting.clone().find(|&partition| partition > after);
+        let Some(partition) = next.or_else(|| waiting.next()) else {
+            return Ok(());
+        };
+        self.asked_for = partition;
+        let has_expired = self.compare_with_log(partition, WAIT_FOR_ENDS)?;
+        self.asked_at = Some(Instant::now());
+        if has_expired {
+            self.point_reader();
+        }
+        Ok(())
+    }
+
+    /// Some partition's next offset is not in the log: which, and why?
+    pub(super) fn compare_all_with_log(&mut self) -> Result<(), WorkerError> {
+        let partitions: Vec<_> = self.owned.keys().copied().collect();
+        let mut has_expired = false;
+        for partition in partitions {
+            if self.shutdown.has_begun() {
+                return Ok(());
+            }
+            has_expired |= self.compare_with_log(partition, ANSWER_WITHIN)?;
+        }
+        match has_expired {
+            true => self.point_reader(),
+            false => self.assign_reader(),
+        }
+        Ok(())
+    }
+
+    /// Holds a partition against where its log begins and ends; `true` if all that it
+    /// was to be verified by has expired. What the log cannot give any more ends the
+    /// process.
+    fn compare_with_log(
+        &mut self,
+        partition: Partition,
+        patience: Duration,
+    ) -> Result<bool, WorkerError> {
+        let ends = self
+            .reader
+            .fetch_watermarks(&self.topic, partition, patience);
+        let (Ok((low, high)), Some(owned)) = (ends, self.owned.get_mut(&partition)) else {
+            return Ok(false); // No answer now; it is asked again.
+        };
+        let (offset, start, end) = (owned.shard.offset(), Offset(low), Offset(high));
+        let is_verified = owned.footing.is_verified();
+        let has_waited = is_verified || owned.waiting_since.elapsed() >= SHORT_FOR;
+        if offset < start || (offset > end && has_waited) {
+            return Err(WorkerError::LogChanged {
+                topic: self.topic.clone(),
+                partition,
+                offset,
+                start,
+                end,
+            });
+        }
+        let has_expired = !is_verified && owned.read_from() < start;
+        if has_expired {
+            // A new log begins at 0, so this is the old one, and all that has expired
+            // of it is in the shard.
+            tracing::info!(
+                "{}/{partition}: the log begins where the shard ends, at {start}",
+                self.topic
+            );
+            owned.footing.has_expired();
+        }
+        Ok(has_expired)
+    }
+}

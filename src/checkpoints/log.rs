@@ -1,0 +1,239 @@
+//! The log, read once more from its beginning.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+
+use crate::aggregate::record;
+use crate::checkpoint::RecordId;
+use crate::config::Config;
+use crate::kafka::client::{self, Context, Health};
+use crate::kafka::topics::ANSWER_WITHIN;
+use crate::offset::{Offset, Partition};
+use crate::shard::{Rules, Shard};
+
+/// How long brokers may bring nothing although there is more.
+const STALL: Duration = Duration::from_secs(60);
+/// How long one look for a record takes at most.
+const POLL: Duration = Duration::from_millis(100);
+/// After how many records the progress is told.
+const TELL_EVERY: u64 = 4_096;
+
+/// Why the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// librdkafka makes no client of the configuration.
+    #[error("librdkafka refuses the configuration; see `tally99 config check`")]
+    Client(#[source] KafkaError),
+    /// A partition does not say where it begins and ends.
+    #[error(
+        "cannot read {place}. Check that brokers run there, and that \
+         --bootstrap-servers and --topic name the right ones"
+    )]
+    NoAnswer {
+        /// The donations topic, its partition, the bootstrap servers, and what
+        /// librdkafka said last.
+        place: String,
+        /// The answer.
+        source: KafkaError,
+    },
+    /// Kafka refuses what cannot do without.
+    #[error("{0}")]
+    Refused(String),
+    /// It stopped in the middle.
+    #[error("reading {place} failed at offset {at}; try again when the cluster is well")]
+    Broken {
+        /// The donations topic and its partition.
+        place: String,
+        /// The next record that was to be read.
+        at: Offset,
+        /// Why.
+        source: KafkaError,
+    },
+    /// The brokers have gone silent in the middle.
+    #[error(
+        "{place}: the brokers have brought nothing for {} s although there is more at offset \
+         {at}{}. Try again when the cluster is well", STALL.as_secs(), because(.why)
+    )]
+    Stalled {
+        /// The donations topic and its partition.
+        place: String,
+        /// The next record that was to be read.
+        at: Offset,
+        /// What librdkafka said last; may be empty.
+        why: String,
+    },
+}
+
+fn because(why: &str) -> String {
+    match why {
+        "" => String::new(),
+        why => format!(" ({why})"),
+    }
+}
+
+/// A log, and the consumer that reads it.
+pub(super) struct Log {
+    consumer: BaseConsumer<Context>,
+    health: Arc<Health>,
+    topic: String,
+    group: String,
+    servers: String,
+}
+
+/// What came out of folding.
+pub(super) enum Folded {
+    /// All of the log up to the offset.
+    Whole {
+        shard: Box<Shard>,
+        /// The last record before the offset.
+        last: Option<RecordId>,
+    },
+    /// The log begins later.
+    Expired { start: Offset },
+    /// The log does not reach the offset.
+    TooShort { end: Offset },
+}
+
+impl Log {
+    pub fn open(config: &Config) -> Result<Log, LogError> {
+        let health = Arc::new(Health::default());
+        let mut settings = client::reader(&config.kafka);
+        // The end of a partition is not always behind a record, and only the leader
+        // knows how far the log goes.
+        settings.set("enable.partition.eof", "true");
+        settings.set("client.rack", "");
+        let context = Context {
+            health: health.clone(),
+        };
+        let consumer = settings.create_with_context(context);
+        Ok(Log {
+            consumer: consumer.map_err(LogError::Client)?,
+            health,
+            topic: config.topics.donations.clone(),
+            group: config.kafka.group.clone(),
+            servers: config.kafka.bootstrap_servers.clone(),
+        })
+    }
+
+    /// Folds a partition from its beginning to an offset. `last_record` is where the
+    /// last record before that should stand, if any does.
+    pub fn fold(
+        &self,
+        partition: Partition,
+        rules: Rules,
+        to: Offset,
+        last_record: Option<RecordId>,
+        tick: &mut dyn FnMut(u64),
+    ) -> Result<Folded, LogError> {
+        let (start, end) = self.ends(partition)?;
+        if start > Offset::START {
+            return Ok(Folded::Expired { start });
+        }
+        if end < to {
+            return Ok(Folded::TooShort { end });
+        }
+        let look_from = last_record.map_or(0, |it| it.offset);
+        let mut shard = Box::new(Shard::new(partition, rules));
+        let (mut last, mut count, mut ended_at) = (None, 0, None);
+        self.assign(partition, Offset::START)?;
+        let mut heard = Instant::now();
+        while shard.offset() < to {
+            match self.consumer.poll(POLL) {
+                None if heard.elapsed() < STALL => continue,
+                None => {
+                    return Err(LogError::Stalled {
+                        place: self.place(partition),
+                        at: shard.offset(),
+                        why: self.health.last_failure(),
+                    });
+                }
+                Some(Ok(message)) if message.partition() != partition => continue,
+                Some(Ok(message)) if message.offset() >= to.0 => break,
+                Some(Ok(message)) => {
+                    let record = record(&message);
+                    if record.offset >= look_from {
+                        last = Some(RecordId::of(&record, message.key()));
+                    }
+                    shard.apply(record);
+                    count += 1;
+                    if count % TELL_EVERY == 0 {
+                        tick(shard.offset().0 as u64);
+                    }
+                }
+                // What is left is no record (markers of transactions), if the leader
+                // says so twice: one that was just elected may not know the end yet.
+                Some(Err(KafkaError::PartitionEOF(_))) if ended_at == Some(shard.offset()) => break,
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    ended_at = Some(shard.offset());
+                    let (_, end) = self.ends(partition)?;
+                    if end < to {
+                        return Ok(Folded::TooShort { end });
+                    }
+                    self.assign(partition, shard.offset())?;
+                }
+                Some(Err(error)) => {
+                    // Retention goes on while we read.
+                    let is_out_of_range = matches!(
+                        error.rdkafka_error_code(),
+                        Some(
+                            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
+                        )
+                    );
+                    if is_out_of_range {
+                        let (start, _) = self.ends(partition)?;
+                        if start > shard.offset() {
+                            return Ok(Folded::Expired { start });
+                        }
+                    }
+                    if is_out_of_range || !self.health.note(&error) {
+                        return Err(self.refused(&error).unwrap_or(LogError::Broken {
+                            place: self.place(partition),
+                            at: shard.offset(),
+                            source: error,
+                        }));
+                    }
+                    continue;
+                }
+            }
+            heard = Instant::now();
+        }
+        shard.skip_to(to);
+        Ok(Folded::Whole { shard, last })
+    }
+
+    fn ends(&self, partition: Partition) -> Result<(Offset, Offset), LogError> {
+        let ends = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
+        let (start, end) = ends.map_err(|error| {
+            self.refused(&error).unwrap_or_else(|| {
+                let (place, why) = (self.place(partition), self.health.last_failure());
+                LogError::NoAnswer {
+                    place: format!("{place} at {}{}", self.servers, because(&why)),
+                    source: error,
+                }
+            })
+        })?;
+        Ok((Offset(start), Offset(end)))
+    }
+
+    fn place(&self, partition: Partition) -> String {
+        format!("{}/{partition}", self.topic)
+    }
+
+    fn refused(&self, error: &KafkaError) -> Option<LogError> {
+        client::advice(error, &self.topic, &self.group).map(LogError::Refused)
+    }
+
+    fn assign(&self, partition: Partition, from: Offset) -> Result<(), LogError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(from.0))
+            .and_then(|()| self.consumer.assign(&list))
+            .map_err(LogError::Client)
+    }
+}
