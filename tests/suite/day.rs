@@ -48,14 +48,14 @@ impl Day {
         self.folder.path().join("expected.json")
     }
 
-    /// `tally99 SUBCOMMAND` with the names of this day.
+    /// `tally99 SUBCOMMAND` (or two of them, as in `config show`) with the names of this day.
     pub fn command(&self, subcommand: &str) -> Command {
         self.command_of(subcommand, &self.name, &self.topic("donations"))
     }
 
     /// The same of another group, or of another topic of donations.
     pub fn command_of(&self, subcommand: &str, group: &str, donations: &str) -> Command {
-        let mut command = tally99([subcommand]);
+        let mut command = tally99(subcommand.split(' '));
         command.args(["--bootstrap-servers", &self.bootstrap]);
         command.args(["--group", group, "--topic", donations]);
         for (flag, which) in [

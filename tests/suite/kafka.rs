@@ -59,6 +59,8 @@ pub struct Record {
     pub partition: i32,
     /// Its own offset.
     pub offset: i64,
+    /// When it was written, in milliseconds since the epoch.
+    pub timestamp: Option<i64>,
     /// Its key.
     pub key: Option<Vec<u8>>,
     /// Its value; `None` is a tombstone.
@@ -92,13 +94,21 @@ impl Kafka {
         Kafka::attach(&["--brokers", &brokers.to_string()])
     }
 
+    /// A broker that the tests of this process share, too, and that lets an empty
+    /// group wait for more members, as brokers do unless told otherwise.
+    pub fn patient() -> &'static Kafka {
+        static PATIENT: OnceLock<Kafka> = OnceLock::new();
+        PATIENT.get_or_init(|| Kafka::attach(&["--rebalance-delay", "3000"]))
+    }
+
     /// A broker of your own that also lets a user in who has no right at all:
     /// [`STRANGER`] at [`Kafka::guarded_address`].
     pub fn guarded() -> Kafka {
         Kafka::attach(&["--guarded"])
     }
 
-    fn attach(options: &[&str]) -> Kafka {
+    /// Brokers of your own with these options of `scripts/kafka attach`.
+    pub fn attach(options: &[&str]) -> Kafka {
         let mut command = script(["attach", "--port", "0"]);
         command.args(options);
         let mut attached = command
@@ -282,8 +292,16 @@ impl Kafka {
         let consumer = self.consumer();
         (0..partition_count(&consumer, topic))
             .map(|partition| {
-                let marks = consumer.fetch_watermarks(topic, partition, SOON);
-                marks.expect("the broker answers").1
+                let mut end = None;
+                wait_until(SOON, &format!("{topic}/{partition} has an end"), || {
+                    match consumer.fetch_watermarks(topic, partition, SOON) {
+                        Ok((_, high)) => end = Some(high),
+                        // A broker that has just made it may not lead it yet.
+                        Err(error) => assert!(is_passing(&error), "{topic}: {error}"),
+                    }
+                    end.is_some()
+                });
+                end.expect("waited for")
             })
             .collect()
     }
@@ -371,6 +389,25 @@ impl Kafka {
         }
     }
 
+    /// How often the members of a group came to share its partitions anew, as the
+    /// log of a lone broker tells.
+    pub fn generations(&self, group: &str) -> usize {
+        let log = std::fs::read_to_string(self.dir.join("broker-1.log")).expect("its log");
+        let stabilized = format!("Stabilized group {group} generation ");
+        let generations = log.matches(&stabilized).count();
+        assert!(generations > 0, "the broker tells nothing of group {group}");
+        generations
+    }
+
+    /// Waits until a group has no members.
+    pub fn wait_for_empty_group(&self, group: &str, deadline: Duration) {
+        let consumer = self.consumer();
+        wait_until(deadline, &format!("group {group} is empty"), || {
+            let groups = consumer.fetch_group_list(Some(group), SOON);
+            groups.is_ok_and(|groups| groups.groups().iter().all(|it| it.members().is_empty()))
+        });
+    }
+
     /// Settings of a client of this Kafka.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -430,7 +467,11 @@ fn partition_count(consumer: &BaseConsumer, topic: &str) -> i32 {
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::NotLeaderForPartition
+        )
     )
 }
 
@@ -444,6 +485,7 @@ fn to_record(message: &impl Message) -> Record {
     Record {
         partition: message.partition(),
         offset: message.offset(),
+        timestamp: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,

@@ -17,14 +17,15 @@ use crate::wait::holds_within;
 /// How many lines of a command's output a failure shows.
 const LAST_LINES: usize = 40;
 
-/// `tally99` with these arguments, out of reach of the settings and log filters
-/// of whoever runs the tests.
+/// `tally99` with these arguments, out of reach of the settings, log filters and
+/// keys of whoever runs the tests.
 pub fn tally99<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally99"));
     command.args(args);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TALLY99_") {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        if text.starts_with("TALLY99_") || text.starts_with("AWS_") {
+            command.env_remove(&name);
         }
     }
     command.env_remove("RUST_LOG");
@@ -121,10 +122,14 @@ impl Running {
         self.child.try_wait().expect("our own child").is_none()
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends it a signal: `STOP` and `CONT`, `TERM` and `INT`, `KILL`.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal)
+        kill_process(self.pid(), signal)
             .unwrap_or_else(|error| panic!("{}: cannot send {signal:?}: {error}", self.name));
     }
 
