@@ -13,7 +13,6 @@ mod verify;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use tokio::runtime::Runtime;
@@ -21,7 +20,6 @@ use tokio::runtime::Runtime;
 use crate::checkpoint::{About, Folder, OpenError, Store, StoreError};
 use crate::cli::SettingsArgs;
 use crate::config::Config;
-use crate::event::Millis;
 use crate::kafka::client;
 use crate::offset::{Offset, Partition};
 use crate::run::{RunError, rules};
@@ -306,9 +304,4 @@ impl Site {
             "no checkpoints of topic {topic} at {url} in epoch {epoch}{hint}"
         ))
     }
-}
-
-fn now_ms() -> Millis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.map_or(0, |since| since.as_millis() as Millis)
 }

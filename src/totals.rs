@@ -18,13 +18,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use crate::config::Config;
 use crate::expected::Expected;
+use crate::kafka::clock::now_ms;
 use crate::money::Currency;
 use crate::publish::records::{CampaignTotal, CompleteCut};
 use crate::shutdown::Shutdown;
@@ -300,13 +300,6 @@ impl<'a> Printer<'a> {
 /// Columns and lines of the terminal.
 fn screen_size() -> (usize, usize) {
     ratatui::crossterm::terminal::size().map_or((80, 24), |(c, r)| (c.into(), r.into()))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +17,7 @@ use crate::checkpoint::{
     self, About, Keeper, Manifest, RecordId, RestoreError, Restored, Store, Written,
 };
 use crate::config::CheckpointsConfig;
-use crate::event::Millis;
+use crate::kafka::clock::now_ms;
 use crate::offset::Partition;
 use crate::publish::dead_letters::DeadLetters;
 use crate::shard::{Rules, Snapshot};
@@ -63,10 +63,9 @@ impl Drop for Guard {
     }
 }
 
-/// A checkpoint that is to be written.
-pub(super) struct Save {
+/// What a snapshot needs, besides itself, to become a checkpoint.
+pub(super) struct Taking {
     pub keeper: Box<Keeper>,
-    pub snapshot: Snapshot,
     /// The last record before the snapshot's offset.
     pub last_record: Option<RecordId>,
     /// The dead letters of the records before it have numbers below this.
@@ -180,17 +179,22 @@ impl Checkpoints {
 
     /// Writes a checkpoint, once the dead letters of all records in it are there: who
     /// restores it does not send them again.
-    pub(super) fn save(&self, save: Save, dead_letters: &DeadLetters, reply: Sender<Reply>) {
+    pub(super) fn save(
+        &self,
+        snapshot: Snapshot,
+        taking: Taking,
+        dead_letters: &DeadLetters,
+        reply: Sender<Reply>,
+    ) {
         let dead_letters = dead_letters.clone();
         self.runtime.spawn(async move {
             let _guard = Guard(reply.clone());
-            let Save {
+            let Taking {
                 mut keeper,
-                snapshot,
                 last_record,
                 letters,
                 permit,
-            } = save;
+            } = taking;
             let written = timeout(SAVE_WITHIN, async {
                 while !dead_letters.are_delivered(letters) {
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -240,9 +244,4 @@ fn remove_left_over(folder: &checkpoint::Folder) {
     if let Err(error) = remove() {
         tracing::warn!("tidying {} up: {error}", folder.url_of(""));
     }
-}
-
-fn now_ms() -> Millis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.map_or(0, |since| since.as_millis() as Millis)
 }

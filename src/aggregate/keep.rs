@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::checkpoints::{Checkpoints, Reply, Save};
-use super::partition::{Owned, Taking};
+use super::checkpoints::{Checkpoints, Reply, Taking};
+use super::partition::Owned;
 use super::{FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::member::Done;
@@ -274,14 +274,8 @@ impl Worker {
             if let Some(snapshot) = snapshot
                 && let Some(taking) = owned.taking.take()
             {
-                let save = Save {
-                    keeper: taking.keeper,
-                    snapshot,
-                    last_record: taking.last_record,
-                    letters: taking.letters,
-                    permit: taking.permit,
-                };
-                checkpoints.save(save, &self.dead_letters, self.replies.0.clone());
+                let reply = self.replies.0.clone();
+                checkpoints.save(snapshot, taking, &self.dead_letters, reply);
             }
         }
     }

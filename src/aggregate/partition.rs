@@ -2,20 +2,11 @@
 
 use std::time::Instant;
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::checkpoint::{Footing, Keeper, RecordId};
+use super::checkpoints::Taking;
+use crate::checkpoint::{Footing, Keeper};
 use crate::kafka::member::Done;
 use crate::offset::Offset;
 use crate::shard::Shard;
-
-/// A snapshot that is being taken, and what it needs to become a checkpoint.
-pub(super) struct Taking {
-    pub keeper: Box<Keeper>,
-    pub last_record: Option<RecordId>,
-    pub letters: u64,
-    pub permit: OwnedSemaphorePermit,
-}
 
 /// A shard, and what belongs to it.
 pub(super) struct Owned {

@@ -6,9 +6,10 @@ use std::io::Write;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use super::{Error, ListArgs, Site, now_ms};
+use super::{Error, ListArgs, Site};
 use crate::checkpoint::{self, Manifest, StoreError};
 use crate::event::Millis;
+use crate::kafka::clock::now_ms;
 use crate::money::grouped;
 use crate::offset::{Offset, Partition};
 use crate::totals::Verdict;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
@@ -10,6 +10,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::clock::now_ms;
 use crate::config::KafkaConfig;
 
 /// A name that no other process has or had: host, process id, and when it started.
@@ -19,9 +20,7 @@ pub fn process_name() -> &'static str {
     NAME.get_or_init(|| {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        let millis = since_epoch.unwrap_or_default().as_millis();
-        format!("{host}-{}-{millis:x}", std::process::id())
+        format!("{host}-{}-{:x}", std::process::id(), now_ms())
     })
 }
 

@@ -1,8 +1,10 @@
-//! A clock that goes on while the machine sleeps.
+//! Clocks: one that goes on while the machine sleeps, and the one on the wall.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::event::Millis;
 
 /// Time since the machine's start, time in suspension included. A process that
 /// was stopped, or whose machine slept, sees how long it was away.
@@ -14,4 +16,10 @@ pub fn since_boot() -> Duration {
     const CLOCK: ClockId = ClockId::Monotonic;
     let now = clock_gettime(CLOCK);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}
+
+/// The time of day, in milliseconds since the epoch.
+pub fn now_ms() -> Millis {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |since| since.as_millis() as Millis)
 }

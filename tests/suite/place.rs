@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::day::{DEADLINE, Day};
 use crate::process::{self, Finished, Running};
-use crate::s3::S3;
+use crate::s3::{S3, block_on};
 
 /// Where the checkpoints of one test are.
 pub struct Place {
@@ -22,14 +22,6 @@ pub struct Place {
     env: Vec<(&'static str, String)>,
     objects: Arc<dyn ObjectStore>,
     folder: Option<TempDir>,
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
 }
 
 impl Place {

@@ -131,3 +131,12 @@ impl Drop for S3 {
         let _ = self.attached.wait();
     }
 }
+
+/// What is asked of a store, to its end.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
+}

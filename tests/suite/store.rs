@@ -13,7 +13,7 @@ use object_store::{
 };
 
 use crate::kafka::unique;
-use crate::s3::S3;
+use crate::s3::{S3, block_on};
 use crate::wait::{SOON, wait_until};
 
 /// An object's name that no other test has.
@@ -35,14 +35,6 @@ fn impatient(s3: &S3, timeout: Duration) -> AmazonS3 {
         ..RetryConfig::default()
     };
     built(s3.client().with_client_options(options).with_retry(once))
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
 }
 
 async fn create(store: &AmazonS3, name: &Path, bytes: &[u8]) -> Result<(), Error> {
