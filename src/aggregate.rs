@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::config::Config;
-use crate::kafka::client::{self, Context, Health};
+use crate::kafka::client::{self, Health};
 use crate::kafka::member::Done;
+use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetters;
@@ -72,11 +72,12 @@ pub struct Worker {
     rules: Rules,
     flush_interval: Duration,
     donors_interval: Duration,
-    reader: Arc<BaseConsumer<Context>>,
+    reader: Reader,
     health: Arc<Health>,
     owned: BTreeMap<Partition, Owned>,
-    /// Partitions that are ours, and whose checkpoint is being looked for.
-    restoring: BTreeSet<Partition>,
+    /// Partitions whose checkpoint is on its way from the store, and whether they are
+    /// ours still.
+    restoring: BTreeMap<Partition, bool>,
     /// Shards of partitions that were taken from us. A shard is true for ever, so
     /// when its partition comes back, it is folded on from where it is.
     parked: BTreeMap<Partition, Owned>,
@@ -93,12 +94,12 @@ pub struct Worker {
     shutdown: Shutdown,
     backlog: Backlog,
     damaged: Option<Damage>,
+    /// Whether the log did not have what the reader asked for.
+    has_missed: bool,
     /// When the ends of the log were asked for last.
     asked_at: Option<Instant>,
     /// Of which partition.
     asked_for: Partition,
-    /// Partitions whose checkpoint is on its way from the store.
-    restores: BTreeSet<Partition>,
     /// When trouble that people must end was last told.
     told: Option<Instant>,
 }
@@ -141,9 +142,6 @@ impl Worker {
         until: Option<BTreeMap<Partition, Offset>>,
         ends: WorkerEnds,
     ) -> Result<Worker, KafkaError> {
-        let context = Context {
-            health: ends.health.clone(),
-        };
         let mut settings = client::reader(&config.kafka);
         if until.is_some() {
             // The end of a partition is not always behind a record.
@@ -151,16 +149,18 @@ impl Worker {
             // Only the leader knows how far the log goes.
             settings.set("client.rack", "");
         }
+        let topic = &config.topics.donations;
+        let reader = Reader::new(&settings, topic, ends.health.clone())?;
         Ok(Worker {
-            topic: config.topics.donations.clone(),
+            topic: topic.clone(),
             group: config.kafka.group.clone(),
             rules,
             flush_interval: config.run.flush_interval,
             donors_interval: config.run.donors_interval,
-            reader: Arc::new(settings.create_with_context(context)?),
+            reader,
             health: ends.health,
             owned: BTreeMap::new(),
-            restoring: BTreeSet::new(),
+            restoring: BTreeMap::new(),
             parked: BTreeMap::new(),
             checkpoints: ends.checkpoints,
             replies: mpsc::channel(),
@@ -173,9 +173,9 @@ impl Worker {
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
             damaged: None,
+            has_missed: false,
             asked_at: None,
             asked_for: -1,
-            restores: BTreeSet::new(),
             told: None,
         })
     }
@@ -183,7 +183,10 @@ impl Worker {
     /// Works until the end is asked for, then hands over what is left.
     pub fn run(mut self) -> Result<(), WorkerError> {
         // Without it, the first fetch waits for librdkafka's own look, of up to a second.
-        let _ = self.reader.fetch_metadata(Some(&self.topic), ANSWER_WITHIN);
+        let _ = self
+            .reader
+            .consumer()
+            .fetch_metadata(Some(&self.topic), ANSWER_WITHIN);
         let mut flushed = Instant::now();
         let mut donors_flushed = Instant::now();
         while !self.shutdown.has_begun() {
@@ -191,7 +194,7 @@ impl Worker {
                 break;
             }
             let is_behind = self.read()?;
-            self.look_at_unverified()?;
+            self.look_at_log()?;
             self.announce();
             self.keep_the_next();
             let patience = if is_behind { WHEN_BEHIND } else { 1 };
@@ -237,11 +240,10 @@ impl Worker {
         } else {
             Duration::ZERO
         };
-        let mut changed = self.take_replies()?;
+        self.take_replies()?;
         loop {
             match self.commands.recv_timeout(patience) {
                 Ok(Command::Assign(partitions)) => {
-                    changed = true;
                     self.backlog = Backlog::Awaited;
                     for partition in partitions {
                         self.take(partition);
@@ -252,51 +254,47 @@ impl Worker {
                     lost,
                     done,
                 }) => {
-                    changed = true;
                     for partition in partitions {
                         self.let_go(partition, lost, &done);
                     }
-                    drop(done);
                 }
-                Ok(Command::CheckLog) => changed = true,
-                Err(RecvTimeoutError::Timeout) => break,
+                Ok(Command::CheckLog) => self.read_all_anew(),
+                Err(RecvTimeoutError::Timeout) => return Ok(true),
                 Err(RecvTimeoutError::Disconnected) => return Ok(false),
             }
-            if !changed {
-                break;
-            }
         }
-        if changed {
-            self.assign_reader();
-        }
-        Ok(true)
     }
 
-    /// Points the reader at every partition that is not read to its end, one record
-    /// before what is folded next: it shows whether the log is still the same.
-    fn assign_reader(&mut self) {
-        self.owned.values_mut().for_each(Owned::doubt);
-        self.point_reader();
-    }
-
-    fn point_reader(&self) {
-        let mut list = TopicPartitionList::new();
-        for (&partition, owned) in &self.owned {
-            if !owned.footing.is_verified()
-                || !is_read(&self.until, partition, owned.shard.offset())
-            {
-                let offset = KafkaOffset::Offset(owned.read_from().0);
-                let added = list.add_partition_offset(&self.topic, partition, offset);
-                debug_assert!(added.is_ok());
+    /// Reads partitions again from one record before what is folded next: it shows
+    /// whether the log is still the same.
+    fn read_anew(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(owned) = self.owned.get_mut(partition) {
+                owned.doubt();
             }
         }
-        let done = if list.count() == 0 {
-            self.reader.unassign()
-        } else {
-            self.reader.assign(&list)
-        };
-        if let Err(error) = done {
-            tracing::warn!("{}: assigning partitions failed: {error}", self.topic);
+        self.point_reader(partitions);
+    }
+
+    fn read_all_anew(&mut self) {
+        let all: Vec<_> = self.owned.keys().copied().collect();
+        self.read_anew(&all);
+    }
+
+    /// Points the reader at those of the partitions that are not read to their end.
+    fn point_reader(&mut self, partitions: &[Partition]) {
+        let owned = partitions
+            .iter()
+            .filter_map(|it| self.owned.get_key_value(it));
+        let unread = owned.filter(|&(&partition, owned)| {
+            !owned.footing.is_verified() || !is_read(&self.until, partition, owned.shard.offset())
+        });
+        let unread: Vec<_> = unread.map(|(&it, owned)| (it, owned.read_from())).collect();
+        if let Err(error) = self.reader.read_from(unread) {
+            tracing::warn!(
+                "{}: reading {partitions:?} anew failed: {error}",
+                self.topic
+            );
         }
     }
 

@@ -52,8 +52,7 @@ impl Worker {
                 self.own(partition, Owned::new(shard, Footing::of(None), None));
             }
             (None, Some(checkpoints)) => {
-                self.restoring.insert(partition);
-                if self.restores.insert(partition) {
+                if self.restoring.insert(partition, true).is_none() {
                     checkpoints.restore(partition, self.replies.0.clone());
                 }
             }
@@ -62,17 +61,27 @@ impl Worker {
 
     fn own(&mut self, partition: Partition, mut owned: Owned) {
         (owned.announced, owned.leaving) = (false, None);
+        owned.waiting_since = Instant::now();
         self.owned.insert(partition, owned);
+        self.read_anew(&[partition]);
     }
 
     /// Lets go of a partition. One that is lost others may have already; all else is
     /// handed over and kept before `done` is dropped, and with it the group may have
     /// the partition.
     pub(super) fn let_go(&mut self, partition: Partition, lost: bool, done: &Done) {
-        self.restoring.remove(&partition);
+        if let Some(is_ours) = self.restoring.get_mut(&partition) {
+            *is_ours = false;
+        }
         let Some(mut owned) = self.owned.remove(&partition) else {
             return;
         };
+        if let Err(error) = self.reader.stop([partition]) {
+            tracing::warn!(
+                "{}/{partition}: no longer reading failed: {error}",
+                self.topic
+            );
+        }
         let is_whole = owned.announced;
         if !lost && is_whole {
             hand_over(&self.output, &mut owned.shard, true);
@@ -109,21 +118,18 @@ impl Worker {
         }
     }
 
-    /// Takes in what others have done for us; whether the reader must be pointed
-    /// anew.
-    pub(super) fn take_replies(&mut self) -> Result<bool, WorkerError> {
-        let mut has_more = false;
+    /// Takes in what others have done for us.
+    pub(super) fn take_replies(&mut self) -> Result<(), WorkerError> {
         while let Ok(reply) = self.replies.1.try_recv() {
             match reply {
                 Reply::Restored(partition, restored, keeper) => {
                     self.restored(partition, *restored, keeper)?;
-                    has_more = true;
                 }
                 Reply::Saved(partition, keeper, saved) => self.saved(partition, keeper, saved),
                 Reply::Panicked => panic!("a checkpoint's task has panicked"),
             }
         }
-        Ok(has_more)
+        Ok(())
     }
 
     fn restored(
@@ -132,8 +138,7 @@ impl Worker {
         restored: Result<Option<Restored>, RestoreError>,
         keeper: Box<Keeper>,
     ) -> Result<(), WorkerError> {
-        self.restores.remove(&partition);
-        let is_ours = self.restoring.remove(&partition);
+        let is_ours = self.restoring.remove(&partition) == Some(true);
         let restored = restored.map_err(|error| WorkerError::Restore(Box::new(error)))?;
         let owned = match restored {
             Some(Restored {

@@ -11,6 +11,7 @@ use crate::shard::{Outcome, Record};
 
 /// Records read between two looks at the clock and at the commands.
 const BATCH: usize = 2_000;
+
 impl Worker {
     /// Reads and folds up to a batch of records; whether more were waiting.
     pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
@@ -18,7 +19,7 @@ impl Worker {
             return Ok(false);
         }
         // The last message borrows the reader, and not us.
-        let reader = self.reader.clone();
+        let reader = self.reader.consumer().clone();
         let mut last: Option<BorrowedMessage<'_>> = None;
         let mut patience = IDLE.min(self.flush_interval);
         let mut has_more = true;

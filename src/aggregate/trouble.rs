@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{Worker, WorkerError};
@@ -47,14 +46,19 @@ impl Worker {
             });
         }
         match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                return self.compare_all_with_log();
-            }
+            // The member watches the topic and tells; if it is back by then, it may be
+            // another one.
+            Some(
+                Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicId,
+            ) => self.has_missed = true,
             Some(Code::BadMessage | Code::InvalidMessage | Code::BadCompression) => {
                 return self.read_damaged_again(error);
             }
-            // The member watches the topic and tells.
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {}
             _ if self.health.note(&error) => {}
             _ if self
                 .told
@@ -106,7 +110,7 @@ impl Worker {
             places(&damage.at)
         );
         self.damaged = Some(damage);
-        self.assign_reader();
+        self.read_all_anew();
         Ok(())
     }
 
@@ -127,12 +131,10 @@ impl Worker {
             return;
         }
         // Only an end that is reported after the log was seen to go as far counts.
-        let found = self
-            .reader
-            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
-        if found.is_ok_and(|(_, high)| high >= end.0) {
+        let found = self.reader.ends(partition, ANSWER_WITHIN);
+        if found.is_ok_and(|(_, found)| found >= end) {
             self.end_is_known.insert(partition);
         }
-        self.assign_reader();
+        self.read_anew(&[partition]);
     }
 }

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
-
 use super::{Worker, WorkerError};
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
@@ -21,79 +19,71 @@ impl Worker {
     /// The log holds another record where the last one of our shard should be.
     pub(super) fn other_log(&self, partition: Partition, found: i64) -> WorkerError {
         let owned = &self.owned[&partition];
-        let ends = self
-            .reader
-            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
-        let (start, end) = ends.unwrap_or((-1, -1));
+        let ends = self.reader.ends(partition, ANSWER_WITHIN);
+        let (start, end) = ends.unwrap_or((Offset(-1), Offset(-1)));
         WorkerError::OtherLog {
             topic: self.topic.clone(),
             partition,
             offset: owned.shard.offset(),
             expected: owned.read_from(),
             found: Offset(found),
-            start: Offset(start),
-            end: Offset(end),
+            start,
+            end,
         }
+    }
+
+    /// Asks where the log begins and ends, if there is reason to: the reader asked for
+    /// what is not there, or waits for a record that does not come.
+    pub(super) fn look_at_log(&mut self) -> Result<(), WorkerError> {
+        if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
+            return Ok(());
+        }
+        let has_missed = std::mem::take(&mut self.has_missed);
+        let partitions: Vec<_> = match has_missed {
+            true => self.owned.keys().copied().collect(), // Which, nobody says.
+            false => self.next_unverified().into_iter().collect(),
+        };
+        let mut left = Vec::new();
+        for partition in partitions {
+            if self.shutdown.has_begun() {
+                return Ok(());
+            }
+            match self.compare_with_log(partition)? {
+                true => self.point_reader(&[partition]),
+                false => left.push(partition),
+            }
+            self.asked_at = Some(Instant::now());
+        }
+        if has_missed {
+            self.read_anew(&left);
+        }
+        Ok(())
     }
 
     /// A log that has become shorter brings no record at all. One partition is asked
     /// for at a time, since the others are folded on meanwhile.
-    pub(super) fn look_at_unverified(&mut self) -> Result<(), WorkerError> {
-        if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
-            return Ok(());
-        }
+    fn next_unverified(&mut self) -> Option<Partition> {
         let waiting = self.owned.iter().filter(|(_, owned)| {
             !owned.footing.is_verified() && owned.waiting_since.elapsed() >= ASK_AFTER
         });
         let mut waiting = waiting.map(|(&partition, _)| partition);
         let after = self.asked_for;
         let next = waiting.clone().find(|&partition| partition > after);
-        let Some(partition) = next.or_else(|| waiting.next()) else {
-            return Ok(());
-        };
-        self.asked_for = partition;
-        let has_expired = self.compare_with_log(partition, WAIT_FOR_ENDS)?;
-        self.asked_at = Some(Instant::now());
-        if has_expired {
-            self.point_reader();
-        }
-        Ok(())
-    }
-
-    /// Some partition's next offset is not in the log: which, and why?
-    pub(super) fn compare_all_with_log(&mut self) -> Result<(), WorkerError> {
-        let partitions: Vec<_> = self.owned.keys().copied().collect();
-        let mut has_expired = false;
-        for partition in partitions {
-            if self.shutdown.has_begun() {
-                return Ok(());
-            }
-            has_expired |= self.compare_with_log(partition, ANSWER_WITHIN)?;
-        }
-        match has_expired {
-            true => self.point_reader(),
-            false => self.assign_reader(),
-        }
-        Ok(())
+        self.asked_for = next.or_else(|| waiting.next())?;
+        Some(self.asked_for)
     }
 
     /// Holds a partition against where its log begins and ends; `true` if all that it
     /// was to be verified by has expired. What the log cannot give any more ends the
     /// process.
-    fn compare_with_log(
-        &mut self,
-        partition: Partition,
-        patience: Duration,
-    ) -> Result<bool, WorkerError> {
-        let ends = self
-            .reader
-            .fetch_watermarks(&self.topic, partition, patience);
-        let (Ok((low, high)), Some(owned)) = (ends, self.owned.get_mut(&partition)) else {
+    fn compare_with_log(&mut self, partition: Partition) -> Result<bool, WorkerError> {
+        let ends = self.reader.ends(partition, WAIT_FOR_ENDS);
+        let (Ok((start, end)), Some(owned)) = (ends, self.owned.get_mut(&partition)) else {
             return Ok(false); // No answer now; it is asked again.
         };
-        let (offset, start, end) = (owned.shard.offset(), Offset(low), Offset(high));
+        let offset = owned.shard.offset();
         let is_verified = owned.footing.is_verified();
-        let has_waited = is_verified || owned.waiting_since.elapsed() >= SHORT_FOR;
+        let has_waited = !is_verified && owned.waiting_since.elapsed() >= SHORT_FOR;
         if offset < start || (offset > end && has_waited) {
             return Err(WorkerError::LogChanged {
                 topic: self.topic.clone(),

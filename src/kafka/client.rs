@@ -298,8 +298,13 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let end_of_partition = Some(RDKafkaErrorCode::PartitionEOF);
-        if error.rdkafka_error_code() != end_of_partition && !self.health.note(&error) {
+        use RDKafkaErrorCode as Code;
+        // Whoever reads is told of these as well, and knows what to make of them.
+        let of_reader = matches!(
+            error.rdkafka_error_code(),
+            Some(Code::PartitionEOF | Code::AutoOffsetReset | Code::OffsetOutOfRange)
+        );
+        if !of_reader && !self.health.note(&error) {
             tracing::warn!("Kafka client: {error}: {}", without_secrets(reason));
         }
     }
