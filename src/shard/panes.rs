@@ -117,6 +117,19 @@ pub struct Pane {
     pub net: i64,
 }
 
+impl Pane {
+    /// By what panes are in order.
+    fn place(&self) -> (u32, Option<Currency>) {
+        (self.start_s, self.currency)
+    }
+
+    fn take_in(&mut self, other: &Pane) {
+        self.changed |= other.changed;
+        self.gifts += other.gifts;
+        self.net += other.net;
+    }
+}
+
 /// The panes of one campaign in one shard, by start and currency.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Panes {
@@ -169,13 +182,27 @@ impl Panes {
             return; // The borders between the lengths move with the minute only.
         }
         self.tidied_s = minute_s;
-        let capacity = self.panes.capacity();
-        let old = std::mem::replace(&mut self.panes, Vec::with_capacity(capacity));
-        for pane in old {
-            if let Some(start_s) = pane_start(pane.start_s, watermark) {
-                self.add_pane(Pane { start_s, ..pane });
+        // In place: what is put together stands before what is still to be looked at.
+        let mut kept = 0;
+        for at in 0..self.panes.len() {
+            let pane = self.panes[at];
+            let Some(start_s) = pane_start(pane.start_s, watermark) else {
+                continue;
+            };
+            let place = (start_s, pane.currency);
+            let behind = self.panes[..kept].iter().rev();
+            let behind = behind.take_while(|pane| pane.place() > place).count();
+            let to = kept - behind;
+            match self.panes[..to].last_mut() {
+                Some(sum) if sum.place() == place => sum.take_in(&pane),
+                _ => {
+                    self.panes.copy_within(to..kept, to + 1);
+                    self.panes[to] = Pane { start_s, ..pane };
+                    kept += 1;
+                }
             }
         }
+        self.panes.truncate(kept);
     }
 
     /// The donations, and the net of each currency, since `start_s`; the
@@ -202,8 +229,7 @@ impl Panes {
 
     /// Whether every pane stands in its place, as it does unless somebody else made it.
     pub(super) fn is_in_order(&self) -> bool {
-        let place = |pane: &Pane| (pane.start_s, pane.currency);
-        self.panes.is_sorted_by(|a, b| place(a) < place(b))
+        self.panes.is_sorted_by(|a, b| a.place() < b.place())
     }
 
     pub(super) fn take_changed(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
@@ -228,12 +254,7 @@ impl Panes {
 
     fn add_pane(&mut self, pane: Pane) {
         match self.find(pane.start_s, pane.currency) {
-            Ok(place) => {
-                let sum = &mut self.panes[place];
-                sum.changed |= pane.changed;
-                sum.gifts += pane.gifts;
-                sum.net += pane.net;
-            }
+            Ok(place) => self.panes[place].take_in(&pane),
             Err(place) => self.panes.insert(place, pane),
         }
     }
@@ -242,11 +263,9 @@ impl Panes {
     fn find(&self, start_s: u32, currency: Option<Currency>) -> Result<usize, usize> {
         let wanted = (start_s, currency);
         match self.panes.last() {
-            Some(last) if (last.start_s, last.currency) == wanted => Ok(self.panes.len() - 1),
-            Some(last) if (last.start_s, last.currency) < wanted => Err(self.panes.len()),
-            _ => self
-                .panes
-                .binary_search_by_key(&wanted, |pane| (pane.start_s, pane.currency)),
+            Some(last) if last.place() == wanted => Ok(self.panes.len() - 1),
+            Some(last) if last.place() < wanted => Err(self.panes.len()),
+            _ => self.panes.binary_search_by_key(&wanted, Pane::place),
         }
     }
 }
