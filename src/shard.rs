@@ -158,9 +158,10 @@ pub struct Shard {
     /// The same of the sketches.
     donors_flushed: Offset,
     donors_changed: Vec<usize>,
-    /// The same of snapshots.
+    /// The same of snapshots, and the number of the next.
     kept: Offset,
     kept_changed: Vec<usize>,
+    next_snapshot: u32,
     /// How many bytes a campaign took in the last snapshot.
     kept_bytes_each: usize,
     /// The snapshot that is being taken.
@@ -174,10 +175,9 @@ struct Campaign {
     donors: Donors,
     changed: bool,
     donors_changed: bool,
-    kept_changed: bool,
+    /// The last snapshot that it is, or will be, in because it changed.
+    in_snapshot: u32,
     kept_donors_changed: bool,
-    /// Whether it is still to be encoded for the snapshot that is being taken.
-    is_due: bool,
 }
 
 impl Campaign {
@@ -188,10 +188,9 @@ impl Campaign {
             donors: Donors::campaign(),
             changed: false,
             donors_changed: false,
-            kept_changed: false,
+            in_snapshot: 0,
             // The first snapshot has the sketch of nobody, too.
             kept_donors_changed: true,
-            is_due: false,
         }
     }
 }
@@ -215,6 +214,7 @@ impl Shard {
             donors_changed: Vec::new(),
             kept: Offset::START,
             kept_changed: Vec::new(),
+            next_snapshot: 1,
             kept_bytes_each: 256,
             begun: None,
         }
@@ -279,16 +279,16 @@ impl Shard {
 
     fn count(&mut self, event: &Event<'_>, timestamp: Option<Millis>) -> Outcome {
         let place = self.campaign(&event.campaign);
-        if self.campaigns[place].is_due {
-            self.encode_before_change(place);
-        }
         let campaign = &mut self.campaigns[place];
+        if let Some(begun) = &mut self.begun {
+            begun.encode(place, campaign); // As it was before this event.
+        }
         if !campaign.changed {
             campaign.changed = true;
             self.changed.push(place);
         }
-        if !campaign.kept_changed {
-            campaign.kept_changed = true;
+        if campaign.in_snapshot != self.next_snapshot {
+            campaign.in_snapshot = self.next_snapshot;
             self.kept_changed.push(place);
         }
         let counts = &mut campaign.values.counts;
@@ -388,10 +388,10 @@ impl Shard {
     ) -> Flush {
         let mut campaigns = Vec::with_capacity(places.len());
         for &place in places {
-            if self.campaigns[place].is_due {
-                self.encode_before_change(place); // Its panes are put together.
-            }
             let campaign = &mut self.campaigns[place];
+            if let Some(begun) = &mut self.begun {
+                begun.encode(place, campaign); // Before its panes are put together.
+            }
             campaign.changed = false;
             let update = take(&mut campaign.values, self.watermark);
             campaigns.push((campaign.name.clone(), update));

@@ -18,7 +18,8 @@ mod difference;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
 use super::{Campaign, Donors, IdSet, Ids, Rules, Shard, Tally, Values};
@@ -64,7 +65,16 @@ struct Entry<'a> {
     name: &'a str,
     values: &'a Values,
     /// `None`: as in the snapshot before.
-    donors: Option<Vec<u8>>,
+    donors: Option<Bytes>,
+}
+
+/// Bytes in one go; serde takes a vector's one by one.
+struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
 }
 
 #[derive(Deserialize)]
@@ -80,9 +90,13 @@ struct OwnedEntry<'a> {
 pub(super) struct Begun {
     snapshot: Snapshot,
     watermark: Option<Millis>,
+    /// Whether it has all sketches, and not only those that changed.
+    whole: bool,
     /// The places that are in it; all before `next` are encoded.
     places: Vec<usize>,
     next: usize,
+    /// By place, which are still to be encoded. A campaign that came later has none.
+    due: Vec<bool>,
 }
 
 impl Shard {
@@ -117,12 +131,11 @@ impl Shard {
             places = (0..self.campaigns.len()).collect();
             from = Offset::START;
         }
+        let mut due = vec![false; self.campaigns.len()];
         for &place in &places {
-            let campaign = &mut self.campaigns[place];
-            campaign.kept_changed = false;
-            campaign.is_due = true;
-            campaign.kept_donors_changed |= whole;
+            due[place] = true;
         }
+        self.next_snapshot += 1;
         let head = Head {
             partition: self.partition,
             from,
@@ -145,8 +158,10 @@ impl Shard {
                 ids: self.ids.ids(),
             },
             watermark: self.watermark,
+            whole,
             places,
             next: 0,
+            due,
         });
     }
 
@@ -171,14 +186,6 @@ impl Shard {
     fn finish_snapshot(&mut self) -> Snapshot {
         let snapshot = self.continue_snapshot(usize::MAX);
         snapshot.expect("a snapshot is begun, and all of it is done")
-    }
-
-    /// A campaign is about to change: it is encoded as it is.
-    #[cold]
-    pub(super) fn encode_before_change(&mut self, place: usize) {
-        if let Some(begun) = &mut self.begun {
-            begun.encode(place, &mut self.campaigns[place]);
-        }
     }
 
     /// The shard that was kept in snapshots: their counters, the whole one first and
@@ -261,21 +268,27 @@ impl Shard {
 }
 
 impl Begun {
-    /// Encodes a campaign, unless it is already.
-    fn encode(&mut self, place: usize, campaign: &mut Campaign) {
-        if !std::mem::take(&mut campaign.is_due) {
-            return;
+    /// Encodes a campaign as it is, if it is still to be.
+    #[inline]
+    pub(super) fn encode(&mut self, place: usize, campaign: &mut Campaign) {
+        let due = self.due.get_mut(place);
+        if due.is_some_and(std::mem::take) {
+            self.encode_now(place, campaign);
         }
+    }
+
+    #[cold]
+    fn encode_now(&mut self, place: usize, campaign: &mut Campaign) {
         // So that equal shards have equal panes, whenever they were tidied last.
         if let Some(watermark) = self.watermark {
             campaign.values.panes.tidy(watermark);
         }
-        let with_donors = std::mem::take(&mut campaign.kept_donors_changed);
+        let with_donors = std::mem::take(&mut campaign.kept_donors_changed) | self.whole;
         let entry = Entry {
             place,
             name: &campaign.name,
             values: &campaign.values,
-            donors: with_donors.then(|| campaign.donors.to_bytes()),
+            donors: with_donors.then(|| Bytes(campaign.donors.to_bytes())),
         };
         let counters = std::mem::take(&mut self.snapshot.counters);
         self.snapshot.counters = to_bytes(&entry, counters);
@@ -286,8 +299,30 @@ fn donors(decoded: Option<Donors>) -> Result<Donors, Damaged> {
     decoded.ok_or(Damaged("a sketch of donors cannot be read"))
 }
 
+/// Where encoded bytes go: behind others.
+struct Onto(Vec<u8>);
+
+impl Flavor for Onto {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
 fn to_bytes(value: &impl Serialize, onto: Vec<u8>) -> Vec<u8> {
-    postcard::to_extend(value, onto).expect("memory takes all that is written")
+    let done = postcard::serialize_with_flavor(value, Onto(onto));
+    done.expect("memory takes all that is written")
 }
 
 fn from_bytes<'a, T: Deserialize<'a>>(bytes: &mut &'a [u8]) -> Result<T, Damaged> {
