@@ -8,6 +8,7 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tally99::event::decode;
@@ -145,5 +146,37 @@ fn merging(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, folding, merging);
+fn keeping(criterion: &mut Criterion) {
+    let payloads = payloads(20 * WARM);
+    let mut shard = Shard::new(0, rules());
+    let (before, after) = payloads.split_at(18 * WARM);
+    fold(&mut shard, before);
+    // A few records before each snapshot, so that time goes on.
+    let mut after = after.chunks(500);
+    let mut group = criterion.benchmark_group("snapshot");
+    group.sample_size(10);
+    let whole = shard.full_snapshot();
+    let campaigns = shard.campaign_count() as u64;
+    group.throughput(Throughput::Elements(campaigns));
+    group.bench_function("take, whole", |b| {
+        b.iter_custom(|snapshots| {
+            let mut taken = Duration::ZERO;
+            for _ in 0..snapshots {
+                fold(&mut shard, after.next().unwrap_or_default());
+                let since = Instant::now();
+                black_box(shard.full_snapshot());
+                taken += since.elapsed();
+            }
+            taken
+        });
+    });
+    group.bench_function("restore", |b| {
+        let restore =
+            || Shard::restore(0, rules(), [&whole.counters[..]], whole.ids.clone()).is_ok();
+        b.iter(restore);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decoding, folding, merging, keeping);
 criterion_main!(benches);
