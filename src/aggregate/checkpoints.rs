@@ -48,6 +48,8 @@ pub(super) enum Reply {
     ),
     /// A checkpoint is written, or why not; the keeper is free again.
     Saved(Partition, Box<Keeper>, Result<Written, String>),
+    /// What is not needed any more was not deleted; why.
+    Untidy(Partition, String),
     /// A bug has ended a task; its keeper, or its shard, is lost.
     Panicked,
 }
@@ -77,7 +79,7 @@ pub(super) struct Taking {
 const SAVE_WITHIN: Duration = Duration::from_secs(120);
 /// The same of tidying up after it.
 const TIDY_WITHIN: Duration = Duration::from_secs(60);
-/// How often the dead letters are looked at.
+/// How often it is looked at whether what is waited for has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long to wait before a store that fails is asked again.
@@ -155,7 +157,12 @@ impl Checkpoints {
         remove_left_over(&folder);
         let mut said: Option<Instant> = None;
         while !self.shutdown.has_begun() {
-            match checkpoint::restore(&folder, &self.about, partition, &self.rules).await {
+            let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules);
+            let restored = tokio::select! {
+                restored = restored => restored,
+                () = self.end() => return None,
+            };
+            match restored {
                 Err(RestoreError::Store(error)) => {
                     if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
                         said = Some(Instant::now());
@@ -170,6 +177,13 @@ impl Checkpoints {
             }
         }
         None
+    }
+
+    /// Waits until the end is asked for.
+    async fn end(&self) {
+        while !self.shutdown.has_begun() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Leave to take a snapshot; `None` while enough of them are in memory.
@@ -216,7 +230,7 @@ impl Checkpoints {
                     Err(_) => Some("the store does not answer".to_owned()),
                 };
                 if let Some(why) = why {
-                    tracing::warn!("tidying checkpoints up: {why}; trying on");
+                    let _ = reply.send(Reply::Untidy(snapshot.partition, why));
                 }
             }
             drop(permit);

@@ -7,6 +7,7 @@ use super::checkpoints::{Checkpoints, Reply, Taking};
 use super::partition::Owned;
 use super::{FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
+use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::money::group_thousands;
 use crate::offset::Partition;
@@ -14,9 +15,10 @@ use crate::shard::Shard;
 
 /// How long the last checkpoints may take once the end is asked for.
 const AT_THE_END: Duration = Duration::from_secs(10);
-/// How many campaigns are encoded between two batches of records: a few
-/// milliseconds.
-const AT_A_TIME: usize = 500;
+/// How long campaigns are encoded between two batches of records.
+const SLICE: Duration = Duration::from_millis(2);
+/// How many between two looks at the clock.
+const AT_A_TIME: usize = 100;
 /// How long the shard of a partition that is not ours any more is kept in memory.
 const PARKED_FOR: Duration = Duration::from_secs(60);
 /// How often it is said that checkpoints fail.
@@ -27,15 +29,38 @@ const SAY_AGAIN: Duration = Duration::from_secs(30);
 pub(super) struct Kept {
     written: u64,
     bytes: u64,
-    /// How long the fold stood still for one at most.
-    stopped_at_most: Duration,
+    /// How long the fold stood still for one at most, and how much of that the thread
+    /// was at work: the rest it waited for a core.
+    stopped_at_most: (Duration, Duration),
     /// When it was said last that those of a partition fail, if they do.
     failing: BTreeMap<Partition, Instant>,
+    /// When it was said last that nothing is deleted.
+    untidy: Option<Instant>,
+}
+
+/// A moment at which the fold stopped.
+#[derive(Clone, Copy)]
+struct Stop {
+    at: Instant,
+    worked: Duration,
+}
+
+impl Stop {
+    fn now() -> Stop {
+        Stop {
+            at: Instant::now(),
+            worked: clock::thread_time(),
+        }
+    }
 }
 
 impl Kept {
-    fn note_stop(&mut self, since: Instant) {
-        self.stopped_at_most = self.stopped_at_most.max(since.elapsed());
+    fn note_stop(&mut self, since: Stop) {
+        let (stopped, worked) = self.stopped_at_most;
+        self.stopped_at_most = (
+            stopped.max(since.at.elapsed()),
+            worked.max(clock::thread_time().saturating_sub(since.worked)),
+        );
     }
 }
 
@@ -126,6 +151,7 @@ impl Worker {
                     self.restored(partition, *restored, keeper)?;
                 }
                 Reply::Saved(partition, keeper, saved) => self.saved(partition, keeper, saved),
+                Reply::Untidy(partition, why) => self.is_untidy(partition, &why),
                 Reply::Panicked => panic!("a checkpoint's task has panicked"),
             }
         }
@@ -217,6 +243,20 @@ impl Worker {
         }
     }
 
+    fn is_untidy(&mut self, partition: Partition, why: &str) {
+        if self
+            .kept
+            .untidy
+            .is_none_or(|said| said.elapsed() >= SAY_AGAIN)
+        {
+            self.kept.untidy = Some(Instant::now());
+            tracing::warn!(
+                "old checkpoints of {}/{partition} are not deleted: {why}; trying on",
+                self.topic
+            );
+        }
+    }
+
     /// Has the next partition kept whose turn it is. One at a time, so that the fold
     /// never stands still for long.
     pub(super) fn keep_the_next(&mut self) {
@@ -234,7 +274,9 @@ impl Worker {
         let leaving = self.parked.iter().filter(|(_, it)| it.leaving.is_some());
         let leaving: Vec<_> = leaving.map(|(&partition, _)| partition).collect();
         leaving.into_iter().for_each(|it| self.leave(it));
-        self.continue_snapshots(AT_A_TIME);
+        let since = Stop::now();
+        self.continue_snapshots(SLICE);
+        self.kept.note_stop(since);
     }
 
     /// Begins to keep a partition, if it [can be](Owned::can_be_kept) and not too many
@@ -250,7 +292,13 @@ impl Worker {
         let Some(keeper) = owned.keeper.take() else {
             return false;
         };
-        owned.kept_at = Instant::now();
+        // What is flushed while the snapshot is taken is encoded first, all at once. What
+        // changes from here on has been encoded when it changed.
+        if owned.announced {
+            hand_over(&self.output, &mut owned.shard, false);
+        }
+        let since = Stop::now();
+        owned.kept_at = since.at;
         owned.shard.begin_snapshot(keeper.needs_full());
         owned.taking = Some(Taking {
             keeper,
@@ -258,24 +306,24 @@ impl Worker {
             letters: self.dead_letters.mark(),
             permit,
         });
-        self.kept.note_stop(owned.kept_at);
+        self.kept.note_stop(since);
         true
     }
 
-    /// Goes on with the snapshots that are begun, by so many campaigns each.
-    fn continue_snapshots(&mut self, campaigns: usize) {
+    /// Goes on with the snapshots that are begun, for as long in all; those of
+    /// partitions that leave are taken to their end.
+    fn continue_snapshots(&mut self, patience: Duration) {
         let Some(checkpoints) = &self.checkpoints else {
             return;
         };
-        let parked = self.parked.values_mut().map(|owned| (owned, usize::MAX));
-        let owned = self.owned.values_mut().map(|owned| (owned, campaigns));
-        for (owned, campaigns) in owned.chain(parked) {
-            if owned.taking.is_none() {
-                continue;
+        let since = Instant::now();
+        let parked = self.parked.values_mut().map(|owned| (owned, Duration::MAX));
+        let owned = self.owned.values_mut().map(|owned| (owned, patience));
+        for (owned, patience) in parked.chain(owned) {
+            let mut snapshot = None;
+            while owned.taking.is_some() && snapshot.is_none() && since.elapsed() < patience {
+                snapshot = owned.shard.continue_snapshot(AT_A_TIME);
             }
-            let since = Instant::now();
-            let snapshot = owned.shard.continue_snapshot(campaigns);
-            self.kept.note_stop(since);
             if let Some(snapshot) = snapshot
                 && let Some(taking) = owned.taking.take()
             {
@@ -290,7 +338,8 @@ impl Worker {
         if self.checkpoints.is_none() {
             return;
         }
-        self.continue_snapshots(usize::MAX);
+        let (stopped, worked) = self.kept.stopped_at_most; // Nothing is left to be stopped.
+        self.continue_snapshots(Duration::MAX);
         let until = Instant::now() + AT_THE_END;
         let mut left: Vec<_> = self.owned.keys().copied().collect();
         loop {
@@ -303,7 +352,7 @@ impl Worker {
                 // Once each: what fails now fails again.
                 Some(free) if self.keep(left[free]) => {
                     left.swap_remove(free);
-                    self.continue_snapshots(usize::MAX);
+                    self.continue_snapshots(Duration::MAX);
                 }
                 _ if self.is_any_saving() => {
                     let patience = until.saturating_duration_since(Instant::now());
@@ -311,7 +360,7 @@ impl Worker {
                         Ok(Reply::Saved(partition, keeper, saved)) => {
                             self.saved(partition, keeper, saved);
                         }
-                        Ok(Reply::Restored(..)) => {}
+                        Ok(Reply::Restored(..) | Reply::Untidy(..)) => {}
                         Ok(Reply::Panicked) | Err(_) => break,
                     }
                 }
@@ -321,17 +370,14 @@ impl Worker {
         if self.is_any_saving() {
             tracing::warn!("the last checkpoints are not written; the next start takes longer");
         }
-        let Kept {
-            written,
-            bytes,
-            stopped_at_most,
-            ..
-        } = &self.kept;
+        let Kept { written, bytes, .. } = &self.kept;
         if *written > 0 {
             tracing::info!(
-                "{written} checkpoints with {} bytes written; the fold stood still for {:.1} ms at most",
+                "{written} checkpoints with {} bytes written; the fold stood still for {:.1} ms at \
+                 most, and worked on one for {:.1} ms of it at most",
                 group_thousands((*bytes).into()),
-                stopped_at_most.as_secs_f64() * 1e3
+                stopped.as_secs_f64() * 1e3,
+                worked.as_secs_f64() * 1e3
             );
         }
     }

@@ -1,4 +1,5 @@
-//! Clocks: one that goes on while the machine sleeps, and the one on the wall.
+//! Clocks: one that goes on while the machine sleeps, the one on the wall, and the
+//! one of a thread at work.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,16 @@ pub fn since_boot() -> Duration {
     // Elsewhere (macOS) the monotonic clock counts sleep already.
     #[cfg(not(target_os = "linux"))]
     const CLOCK: ClockId = ClockId::Monotonic;
-    let now = clock_gettime(CLOCK);
+    read(CLOCK)
+}
+
+/// How long this thread has been at work on a core.
+pub fn thread_time() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
