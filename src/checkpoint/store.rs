@@ -3,7 +3,9 @@
 mod contents;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -110,18 +112,18 @@ impl fmt::Debug for Store {
 impl Store {
     /// Opens the store at a URL, for a process of this name.
     ///
-    /// `file:///folder` is made if it is missing; what is written there is on the
-    /// disk, and its name in the folder, before a write counts as done. Of
-    /// `s3://bucket/prefix` all else comes from the environment: `AWS_ACCESS_KEY_ID`,
-    /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and so on; `AWS_ENDPOINT` and, for plain
-    /// HTTP, `AWS_ALLOW_HTTP` where it is not Amazon's own.
+    /// `file:///folder` is made if it is missing, and is on the disk when this returns;
+    /// what is written there is on the disk, and its name in the folder, before a write
+    /// counts as done. Of `s3://bucket/prefix` all else comes from the environment:
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and so on;
+    /// `AWS_ENDPOINT` and, for plain HTTP, `AWS_ALLOW_HTTP` where it is not Amazon's own.
     pub fn open(url: &str, writer: &str) -> Result<Store, OpenError> {
         if let Some(path) = url.strip_prefix("file://") {
             let path = PathBuf::from(path);
             if !path.is_absolute() {
                 return Err(OpenError::Url(url.to_owned()));
             }
-            std::fs::create_dir_all(&path)
+            make_folder(&path, &mut |folder| fs::File::open(folder)?.sync_all())
                 .map_err(|error| OpenError::Folder(path.clone(), error))?;
             let files = LocalFileSystem::new_with_prefix(&path)
                 .map_err(|error| OpenError::Refused(url.to_owned(), error))?;
@@ -180,6 +182,27 @@ impl Store {
             store: self.clone(),
             path,
         }
+    }
+}
+
+/// Makes a folder, and those above it that are missing. `sync` gets the one above each
+/// that was made, before anything is made in it: without that, a power cut takes the
+/// new folder's name away, and with it all that was synced within. One that cannot be
+/// synced is taken away again, so that the next try does not take it for one that is.
+fn make_folder(
+    folder: &path::Path,
+    sync: &mut dyn FnMut(&path::Path) -> io::Result<()>,
+) -> io::Result<()> {
+    match (fs::create_dir(folder), folder.parent()) {
+        (Ok(()), above) => sync(above.unwrap_or(folder)).inspect_err(|_| {
+            let _ = fs::remove_dir(folder);
+        }),
+        (Err(_), _) if folder.is_dir() => Ok(()),
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(above, sync)?;
+            make_folder(folder, sync)
+        }
+        (Err(error), _) => Err(error),
     }
 }
 
@@ -293,5 +316,39 @@ impl Folder {
             name: name.to_owned(),
             cause: Box::new(cause),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_folder_that_is_made_is_synced_into_the_one_above() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let made = |folder: &path::Path| {
+            let mut synced = Vec::new();
+            let done = make_folder(folder, &mut |above| {
+                let entries = fs::read_dir(above)?.collect::<Result<Vec<_>, _>>()?;
+                let names = entries.iter().map(|entry| entry.file_name());
+                synced.push((above.to_owned(), names.collect::<Vec<_>>()));
+                Ok(())
+            });
+            done.map(|()| synced)
+        };
+        let (above, folder) = (root.join("a"), root.join("a/b"));
+        let names = |name: &str| vec![name.into()];
+        let expected = [(root.clone(), names("a")), (above, names("b"))];
+        assert_eq!(made(&folder).unwrap(), expected);
+        assert_eq!(made(&folder).unwrap(), []);
+        fs::write(root.join("file"), "").unwrap();
+        assert!(made(&root.join("file")).is_err());
+        assert!(made(&root.join("file/c")).is_err());
+        let around = folder.join("d/../e/");
+        assert_eq!(made(&around).unwrap().len(), 2);
+        assert!(folder.join("e").is_dir());
+        let refused = make_folder(&folder.join("f"), &mut |_| Err(io::Error::other("full")));
+        assert!(refused.is_err() && !folder.join("f").exists());
     }
 }
