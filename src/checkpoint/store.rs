@@ -1,6 +1,8 @@
 //! Where checkpoints are kept: a folder of this machine, or a bucket.
 
 mod contents;
+#[cfg(test)]
+pub(super) mod double;
 
 use std::fmt;
 use std::fs;
@@ -243,16 +245,22 @@ impl Folder {
 
     /// Writes an object that must not be there yet. When this returns, it will
     /// survive whatever happens to this machine.
+    ///
+    /// If the answer to a request is lost, the client sends it again, and hears that
+    /// the object is there. No name is given twice, so if it holds these bytes, it is
+    /// the one that was written just now.
     pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let bytes = Bytes::from(bytes);
         let (path, payload) = (self.path_of(name), PutPayload::from(bytes.clone()));
-        let put = self
-            .store
-            .objects
-            .put_opts(&path, payload, PutMode::Create.into());
-        put.await
-            .map_err(|cause| self.error("writing", name, cause))?;
-        Ok(())
+        let mode = PutMode::Create.into();
+        let Err(cause) = self.store.objects.put_opts(&path, payload, mode).await else {
+            return Ok(());
+        };
+        let is_there = matches!(cause, object_store::Error::AlreadyExists { .. });
+        if is_there && self.get(name).await.is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
+        Err(self.error("writing", name, cause))
     }
 
     /// The bytes of an object.
@@ -350,5 +358,38 @@ mod tests {
         assert!(folder.join("e").is_dir());
         let refused = make_folder(&folder.join("f"), &mut |_| Err(io::Error::other("full")));
         assert!(refused.is_err() && !folder.join("f").exists());
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_answer_is_lost_has_been_done() {
+        let objects = double::Double::default();
+        let store = Store::of(
+            "mem://store",
+            Arc::new(objects.clone()),
+            Path::default(),
+            "w",
+        );
+        let folder = store.folder("t", 1, 0);
+        objects.loses_answers(true);
+        folder.put("ids/own", b"own".to_vec()).await.unwrap();
+        assert_eq!(folder.get("ids/own").await.unwrap(), "own");
+        objects.loses_answers(false);
+        // What others have written stays an error, and stays as it is.
+        let other = folder.put("ids/own", b"other".to_vec()).await;
+        let error = other.unwrap_err().in_full();
+        assert!(
+            error.contains("writing mem://store/t/epoch-1/00000/ids/own failed"),
+            "{error}"
+        );
+        assert_eq!(folder.get("ids/own").await.unwrap(), "own");
+        // Nobody knows what is there.
+        objects.loses_answers(true);
+        objects.refuses_to_read(true);
+        let unread = folder.put("ids/unread", b"unread".to_vec()).await;
+        let error = unread.unwrap_err().in_full();
+        assert!(
+            error.contains("writing mem://store/t/epoch-1/00000/ids/unread failed"),
+            "{error}"
+        );
     }
 }

@@ -100,6 +100,7 @@ impl Simulator {
             delay: [0, 3, 20][random.random_range(0..3)],
             lists_late: [0.0, 0.0, 0.3][random.random_range(0..3)],
             rots: [0.0, 0.0, 0.02][random.random_range(0..3)],
+            answers_lost: [0.0, 0.05][random.random_range(0..2)],
             forgets: false,
         };
         let store = SimStore::new(random.random(), store_habits, KEEP, START_MS);

@@ -38,6 +38,9 @@ pub struct Habits {
     pub lists_late: f64,
     /// How often an object rots, each time that the simulator asks.
     pub rots: f64,
+    /// How often the answer to a write is lost, so that the client writes again, and
+    /// hears that the object is there.
+    pub answers_lost: f64,
     /// Whether what is acknowledged may be lost when a process dies: a store that
     /// does not sync. No run that is to pass has it.
     pub forgets: bool,
@@ -334,6 +337,13 @@ fn not_found(path: &Path) -> Error {
     }
 }
 
+fn already_exists(path: &Path) -> Error {
+    Error::AlreadyExists {
+        path: path.to_string(),
+        source: "it is there".into(),
+    }
+}
+
 /// Waits for so many turns.
 struct Turns(u32);
 
@@ -416,6 +426,10 @@ impl ObjectStore for SimStore {
         );
         state.check_named(&it.name, &it.bytes);
         state.put(&it.name, it.bytes.clone());
+        let answers_lost = state.habits.answers_lost;
+        if state.random.random_bool(answers_lost) {
+            return Err(already_exists(location));
+        }
         Ok(PutResult {
             e_tag: None,
             version: None,
