@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::log::{Folded, Log};
 use super::{Error, Expired, Site, VerifyArgs};
-use crate::checkpoint::{self, Manifest, RecordId};
+use crate::checkpoint::{self, Manifest, RecordId, RestoreError};
 use crate::config::Config;
 use crate::generate::progress::Progress;
 use crate::money::grouped;
@@ -109,24 +109,24 @@ fn newest_offset(site: &Site, partition: Partition) -> Result<Option<Offset>, Er
     Ok(names.first().and_then(|name| checkpoint::offset_of(name)))
 }
 
-/// The newest checkpoint of a partition that can be restored.
+/// The checkpoint of a partition that a process would begin with.
 fn newest(site: &Site, partition: Partition) -> Result<Option<Kept>, Error> {
     let folder = site.folder(partition);
-    for name in site.wait(checkpoint::manifests(&folder))? {
-        let (about, rules) = (&site.about, &site.rules);
-        let found = checkpoint::inspect(&folder, about, partition, rules, &name);
-        match site.wait(found)? {
-            Ok(mut restored) => {
-                return Ok(Some(Kept {
-                    manifest: restored.manifest,
-                    snapshot: restored.shard.full_snapshot(),
-                    campaigns: restored.shard.campaign_count(),
-                }));
-            }
-            Err(why) => tracing::warn!("checkpoint {} is skipped: {why}", folder.url_of(&name)),
+    let restored = checkpoint::restore(&folder, &site.about, partition, &site.rules);
+    let restored = match site.wait(restored) {
+        Err(RestoreError::Store(error)) => return Err(error.into()),
+        // It would not begin; nor is there a fold to compare with.
+        Err(other_rules @ RestoreError::OtherRules { .. }) => {
+            tracing::warn!("{other_rules}");
+            None
         }
-    }
-    Ok(None)
+        Ok(restored) => restored,
+    };
+    Ok(restored.map(|mut restored| Kept {
+        manifest: restored.manifest,
+        snapshot: restored.shard.full_snapshot(),
+        campaigns: restored.shard.campaign_count(),
+    }))
 }
 
 fn verify(
