@@ -19,6 +19,7 @@
 
 pub mod collect;
 mod footing;
+mod inspect;
 mod keeper;
 mod manifest;
 pub mod object;
@@ -27,9 +28,10 @@ mod segments;
 mod store;
 
 pub use footing::Footing;
+pub use inspect::{Inspected, Inspector};
 pub use keeper::{Keeper, SAVE_WITHIN_MS, Unsaved, Written};
 pub use manifest::{IdSegment, Manifest, Named, RecordId};
-pub use restore::{RestoreError, Restored, inspect, manifests, read_manifest, restore};
+pub use restore::{RestoreError, Restored, manifests, restore};
 pub use store::{Folder, Found, LeftOver, OpenError, Store, StoreError};
 
 use crate::offset::Offset;

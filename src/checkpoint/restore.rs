@@ -1,9 +1,10 @@
 //! From the newest checkpoint that is whole to a shard.
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::manifest::Manifest;
-use super::object;
+use super::manifest::{Manifest, Named};
+use super::object::{self, Kind};
 use super::store::{Folder, StoreError};
 use super::{About, MANIFESTS, offset_of};
 use crate::offset::Partition;
@@ -50,7 +51,7 @@ pub enum RestoreError {
 }
 
 /// What is wrong with a checkpoint.
-enum Unusable {
+pub(super) enum Unusable {
     /// This one cannot be used; why.
     Skip(String),
     /// Some of it is not there; what.
@@ -78,7 +79,7 @@ impl From<String> for Unusable {
 const LISTS_MAX: u32 = 5;
 
 /// How many objects are read at a time.
-const AT_A_TIME: usize = 8;
+pub(super) const AT_A_TIME: usize = 8;
 
 /// The manifests of a partition by name, the newest first.
 pub async fn manifests(folder: &Folder) -> Result<Vec<String>, StoreError> {
@@ -125,36 +126,7 @@ pub async fn restore(
     Ok(None)
 }
 
-/// The checkpoint with this manifest; or why it cannot be used.
-pub async fn inspect(
-    folder: &Folder,
-    about: &About,
-    partition: Partition,
-    rules: &Rules,
-    name: &str,
-) -> Result<Result<Restored, String>, StoreError> {
-    match load(folder, about, partition, rules, name).await {
-        Ok(restored) => Ok(Ok(restored)),
-        Err(Unusable::Gone(why) | Unusable::Skip(why)) => Ok(Err(why)),
-        Err(Unusable::Stop(RestoreError::Store(error))) => Err(error),
-        Err(Unusable::Stop(RestoreError::OtherRules { kept, .. })) => {
-            Ok(Err(format!("it was folded by other rules: {kept}")))
-        }
-    }
-}
-
-/// The manifest of this name; or why it cannot be read.
-pub async fn read_manifest(
-    folder: &Folder,
-    name: &str,
-) -> Result<Result<Manifest, String>, StoreError> {
-    match folder.get(name).await {
-        Ok(bytes) => Ok(Manifest::from_object(&bytes)),
-        Err(error) if error.is_not_found() => Ok(Err(error.to_string())),
-        Err(error) => Err(error),
-    }
-}
-
+/// The checkpoint with this manifest.
 async fn load(
     folder: &Folder,
     about: &About,
@@ -163,6 +135,25 @@ async fn load(
     name: &str,
 ) -> Result<Restored, Unusable> {
     let manifest = Manifest::from_object(&folder.get(name).await?)?;
+    check_place(&manifest, folder, about, partition, name)?;
+    let bodies = stream::iter(manifest.objects());
+    let bodies = bodies.map(|(kind, object)| read_body(folder, kind, object));
+    let bodies: Vec<_> = bodies.buffered(AT_A_TIME).try_collect().await?;
+    Ok(Restored {
+        shard: rebuild(&manifest, rules, &bodies)?,
+        name: name.to_owned(),
+        manifest,
+    })
+}
+
+/// That a manifest is what its place says, and was folded by the rules of now.
+pub(super) fn check_place(
+    manifest: &Manifest,
+    folder: &Folder,
+    about: &About,
+    partition: Partition,
+    name: &str,
+) -> Result<(), Unusable> {
     let found = (&manifest.topic, manifest.partition, manifest.epoch);
     if found != (&about.topic, partition, about.epoch) || offset_of(name) != Some(manifest.offset) {
         return Err(format!(
@@ -177,35 +168,45 @@ async fn load(
             partition,
             offset: manifest.offset,
             name: folder.url_of(name),
-            kept: manifest.rules,
+            kept: manifest.rules.clone(),
             now: about.rules.clone(),
         }));
     }
-    let bodies = stream::iter(manifest.objects()).map(|(kind, object)| async move {
-        let bytes = folder.get(&object.name).await?;
-        let of_object = |why| format!("{}: {why}", object.name);
-        let (body, checksum) = object::unpack(kind, &bytes).map_err(of_object)?;
-        if checksum != object.checksum {
-            let why = "it is not the object that the manifest names".into();
-            return Err(Unusable::Skip(of_object(why)));
-        }
-        Ok(bytes.slice_ref(body))
-    });
-    let bodies: Vec<_> = bodies.buffered(AT_A_TIME).try_collect().await?;
+    Ok(())
+}
+
+/// What an object holds that a manifest names.
+pub(super) async fn read_body(
+    folder: &Folder,
+    kind: Kind,
+    object: &Named,
+) -> Result<Bytes, Unusable> {
+    let bytes = folder.get(&object.name).await?;
+    let of_object = |why| format!("{}: {why}", object.name);
+    let (body, checksum) = object::unpack(kind, &bytes).map_err(of_object)?;
+    if checksum != object.checksum {
+        let why = "it is not the object that the manifest names".into();
+        return Err(Unusable::Skip(of_object(why)));
+    }
+    Ok(bytes.slice_ref(body))
+}
+
+/// The shard that these bodies of a manifest's objects, in its order, hold.
+pub(super) fn rebuild(
+    manifest: &Manifest,
+    rules: &Rules,
+    bodies: &[Bytes],
+) -> Result<Shard, String> {
     let (counters, ids) = bodies.split_at(manifest.counters.len());
     let ids = Ids::from_segments(ids.iter().map(|body| &**body)).map_err(|why| why.to_string())?;
     let counters = counters.iter().map(|body| &**body);
-    let shard = Shard::restore(partition, rules.clone(), counters, ids);
+    let shard = Shard::restore(manifest.partition, rules.clone(), counters, ids);
     let shard = shard.map_err(|why| why.to_string())?;
     if shard.offset() != manifest.offset {
-        return Err(format!("its counters are those at {}", shard.offset()).into());
+        return Err(format!("its counters are those at {}", shard.offset()));
     }
     if manifest.last_record.is_none() && shard.tally().seen > 0 {
-        return Err("it does not say what log it is of".to_owned().into());
+        return Err("it does not say what log it is of".to_owned());
     }
-    Ok(Restored {
-        shard,
-        name: name.to_owned(),
-        manifest,
-    })
+    Ok(shard)
 }

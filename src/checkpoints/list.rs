@@ -7,7 +7,7 @@ use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::{Error, ListArgs, Site};
-use crate::checkpoint::{self, Manifest, StoreError};
+use crate::checkpoint::{self, Inspected, Inspector, Manifest, StoreError};
 use crate::event::Millis;
 use crate::kafka::clock::now_ms;
 use crate::money::grouped;
@@ -84,24 +84,16 @@ pub(super) fn run(site: &Site, args: &ListArgs, out: &mut dyn Write) -> Result<V
     })
 }
 
-/// The checkpoints of a partition, the newest first. Each is restored, since nothing
-/// else says truly that it can be.
+/// The checkpoints of a partition, the newest first.
 async fn rows_of(site: &Site, partition: Partition) -> Result<Vec<Row>, StoreError> {
     let folder = site.folder(partition);
+    let mut inspector = Inspector::new(&folder, &site.about, partition, &site.rules);
     let mut rows = Vec::new();
     for name in checkpoint::manifests(&folder).await? {
-        let told = checkpoint::read_manifest(&folder, &name).await?;
-        let why = match &told {
-            Err(why) => Some(why.clone()),
-            Ok(_) => {
-                let (about, rules) = (&site.about, &site.rules);
-                let found = checkpoint::inspect(&folder, about, partition, rules, &name).await?;
-                found.err()
-            }
-        };
+        let Inspected { manifest, why } = inspector.inspect(&name).await?;
         rows.push(Row {
             partition,
-            told: told.ok().map(Told::from),
+            told: manifest.map(Told::from),
             valid: why.is_none(),
             why,
             url: folder.url_of(&name),

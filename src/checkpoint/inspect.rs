@@ -1,0 +1,225 @@
+//! Tells of all checkpoints of a partition whether they can be restored.
+//!
+//! They share most of their objects, and those may be gigabytes. So each object is
+//! read once, and not kept: what is remembered of it is its checksum. The newest
+//! checkpoint that is sound is restored, as a process would do that starts now. Of
+//! those behind it all objects must be there, and be the bytes that were written.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, stream};
+
+use super::About;
+use super::manifest::{Manifest, Named};
+use super::object::Checksum;
+use super::restore::{AT_A_TIME, RestoreError, Unusable, check_place, read_body, rebuild};
+use super::store::{Folder, StoreError};
+use crate::offset::Partition;
+use crate::shard::Rules;
+
+/// Inspects the checkpoints of one partition, the newest first.
+#[derive(Debug)]
+pub struct Inspector<'a> {
+    folder: &'a Folder,
+    about: &'a About,
+    partition: Partition,
+    rules: &'a Rules,
+    /// The checksums of the objects that were read, or why they cannot be used.
+    read: BTreeMap<String, Result<Checksum, String>>,
+    has_restored: bool,
+}
+
+/// What has come out of it.
+#[derive(Debug)]
+pub struct Inspected {
+    /// `None`: it cannot be read.
+    pub manifest: Option<Manifest>,
+    /// Why the checkpoint cannot be restored, if it cannot.
+    pub why: Option<String>,
+}
+
+impl<'a> Inspector<'a> {
+    /// One that has seen nothing yet.
+    pub fn new(
+        folder: &'a Folder,
+        about: &'a About,
+        partition: Partition,
+        rules: &'a Rules,
+    ) -> Inspector<'a> {
+        Inspector {
+            folder,
+            about,
+            partition,
+            rules,
+            read: BTreeMap::new(),
+            has_restored: false,
+        }
+    }
+
+    /// Inspects the checkpoint with this manifest, which is older than those before.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn inspect(&mut self, name: &str) -> Result<Inspected, StoreError> {
+        let manifest = match self.folder.get(name).await {
+            Ok(bytes) => Manifest::from_object(&bytes),
+            Err(error) if error.is_not_found() => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let (manifest, why) = match manifest {
+            Err(why) => (None, Some(why)),
+            Ok(manifest) => match self.check(name, &manifest).await {
+                Ok(()) => (Some(manifest), None),
+                Err(Unusable::Gone(why) | Unusable::Skip(why)) => (Some(manifest), Some(why)),
+                Err(Unusable::Stop(RestoreError::Store(error))) => return Err(error),
+                Err(Unusable::Stop(RestoreError::OtherRules { kept, .. })) => {
+                    let why = format!("it was folded by other rules: {kept}");
+                    (Some(manifest), Some(why))
+                }
+            },
+        };
+        Ok(Inspected { manifest, why })
+    }
+
+    async fn check(&mut self, name: &str, manifest: &Manifest) -> Result<(), Unusable> {
+        let folder = self.folder;
+        check_place(manifest, folder, self.about, self.partition, name)?;
+        let known = |object: &Named| self.read.get(&object.name);
+        let bad = manifest
+            .objects()
+            .find_map(|(_, object)| known(object)?.as_ref().err());
+        if let Some(why) = bad {
+            return Err(Unusable::Skip(why.clone()));
+        }
+        // Until one is restored, even those that are known are needed.
+        let is_needed = |object| !self.has_restored || known(object) != Some(&Ok(object.checksum));
+        let needed: Vec<_> = manifest.objects().filter(|(_, it)| is_needed(it)).collect();
+        let found = stream::iter(needed);
+        let found = found.map(|(kind, it)| async move { (it, read_body(folder, kind, it).await) });
+        let mut found = found.buffered(AT_A_TIME);
+        let mut bodies = Vec::new();
+        while let Some((object, body)) = found.next().await {
+            let checksum = match &body {
+                Ok(_) => Ok(object.checksum),
+                Err(Unusable::Gone(why) | Unusable::Skip(why)) => Err(why.clone()),
+                Err(Unusable::Stop(_)) => return body.map(drop),
+            };
+            self.read.insert(object.name.clone(), checksum);
+            let body = body?;
+            if !self.has_restored {
+                bodies.push(body);
+            }
+        }
+        if !self.has_restored {
+            rebuild(manifest, self.rules, &bodies)?;
+            self.has_restored = true;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStoreExt;
+    use object_store::path::Path;
+
+    use super::*;
+    use crate::checkpoint::store::double::Double;
+    use crate::checkpoint::{Keeper, RecordId, Store, manifests};
+    use crate::shard::{Calendar, Record, Shard};
+
+    const AT: i64 = 1_662_652_800_000;
+
+    fn rules() -> Rules {
+        Rules {
+            calendar: Calendar::of_zone("Asia/Shanghai").unwrap(),
+            dedup_horizon_s: 3_600,
+            max_ahead_ms: 1,
+        }
+    }
+
+    fn about() -> About {
+        About {
+            topic: "t".into(),
+            epoch: 1,
+            rules: rules().to_string(),
+        }
+    }
+
+    /// Three checkpoints, of one, two and three events.
+    async fn kept(folder: &Folder) {
+        let mut keeper = Keeper::new(folder.clone(), about(), None, 3);
+        let mut shard = Shard::new(0, rules());
+        for offset in 0..3 {
+            let event = format!(
+                r#"{{"id":"{offset}","campaign":"c","amount":1,"currency":"CNY","at":{AT}}}"#
+            );
+            let record = Record {
+                offset,
+                timestamp: Some(AT),
+                payload: Some(event.as_bytes()),
+            };
+            shard.apply(record);
+            let last = RecordId::of(&record, None);
+            let snapshot = shard.full_snapshot();
+            keeper.save(&snapshot, Some(last), || 0).await.unwrap();
+        }
+    }
+
+    /// Why the checkpoints cannot be restored, the newest first, and what was read.
+    async fn inspected(objects: &Double, folder: &Folder) -> (Vec<Option<String>>, Vec<String>) {
+        let (about, rules) = (about(), rules());
+        let mut inspector = Inspector::new(folder, &about, 0, &rules);
+        let mut whys = Vec::new();
+        objects.take_read();
+        for name in manifests(folder).await.unwrap() {
+            whys.push(inspector.inspect(&name).await.unwrap().why);
+        }
+        (whys, objects.take_read())
+    }
+
+    #[tokio::test]
+    async fn what_checkpoints_share_is_read_once() {
+        let objects = Double::default();
+        let store = Store::of(
+            "mem://store",
+            Arc::new(objects.clone()),
+            Path::default(),
+            "w",
+        );
+        let folder = store.folder("t", 1, 0);
+        kept(&folder).await;
+        let all = folder.list("").await.unwrap();
+        let mut all: Vec<_> = all
+            .iter()
+            .map(|it| format!("t/epoch-1/00000/{}", it.name))
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all.len(), 3 + 3 + 3, "the ids of all are in three objects");
+        let (whys, read) = inspected(&objects, &folder).await;
+        assert_eq!(whys, [None, None, None]);
+        assert_eq!(read, all);
+
+        // The oldest ids rot, and all checkpoints with them.
+        let oldest = Path::from(&*all.iter().find(|it| it.contains("/ids/")).unwrap().clone());
+        let whole = objects.get(&oldest).await.unwrap().bytes().await.unwrap();
+        let mut rotten = whole.to_vec();
+        rotten[20] ^= 1;
+        objects.put(&oldest, rotten.into()).await.unwrap();
+        let (whys, read) = inspected(&objects, &folder).await;
+        let is_named =
+            |why: &Option<String>| why.as_ref().is_some_and(|it| it.contains("checksum"));
+        assert!(whys.iter().all(is_named), "{whys:?}");
+        let reads = read.iter().filter(|it| **it == *oldest.as_ref());
+        assert_eq!(reads.count(), 1);
+
+        // Those before what is gone can still be restored.
+        objects.put(&oldest, whole.into()).await.unwrap();
+        let newest = all.iter().rfind(|it| it.contains("/ids/")).unwrap();
+        objects.delete(&Path::from(&**newest)).await.unwrap();
+        let (whys, _) = inspected(&objects, &folder).await;
+        assert!(whys[0].is_some() && whys[1..] == [None, None], "{whys:?}");
+    }
+}
