@@ -105,6 +105,19 @@ fn every_cut_equals_the_sum_of_the_log_up_to_it() {
     done.check(seeds * steps);
 }
 
+/// A seed that is printed is of use only if it says all of the run.
+#[test]
+fn a_seed_repeats_its_run() {
+    for seed in 0..10 {
+        let runs = [0; 2].map(|_| {
+            let mut simulator = Simulator::new(seed);
+            (0..5_000).for_each(|_| simulator.step());
+            simulator.random.random::<u64>()
+        });
+        assert_eq!(runs[0], runs[1], "seed {seed}");
+    }
+}
+
 /// Seeds that nobody has tried before.
 fn endless(limit: Duration, steps: u64) {
     let (since, mut said) = (Instant::now(), Instant::now());

@@ -1,6 +1,6 @@
 //! Workers: shards, the checkpoints that are on their way, and restores.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -20,11 +20,11 @@ use tally99::shard::Outcome;
 /// A process that folds some partitions. Two may fold the same one at a time.
 #[derive(Default)]
 pub struct Worker {
-    pub held: HashMap<usize, Held>,
+    pub held: BTreeMap<usize, Held>,
     /// It stands still, and does not know.
     is_stopped: bool,
     /// What it waits for, by partition; one thing each.
-    tasks: HashMap<usize, Task>,
+    tasks: BTreeMap<usize, Task>,
 }
 
 /// A shard in the hands of a worker.
