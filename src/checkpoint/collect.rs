@@ -202,9 +202,57 @@ fn of_names(found: &[Found], names: &[String]) -> Vec<Found> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+
     use super::*;
     use crate::checkpoint::{About, Keeper, Store};
     use crate::shard::{Calendar, Record, Rules, Shard};
+
+    /// Where one object is that no manifest names, and which a collector watches.
+    struct Watched {
+        folder: Folder,
+        collector: Collector,
+    }
+
+    impl Watched {
+        async fn new() -> Watched {
+            let objects = Arc::new(InMemory::new());
+            let store = Store::of("mem://store", objects, Path::default(), "w");
+            let folder = store.folder("t", 1, 0);
+            folder.put("ids/x", b"1".to_vec()).await.unwrap();
+            let collector = Collector::new(1);
+            Watched { folder, collector }
+        }
+
+        /// A look at some time; whether the object is there after it.
+        async fn is_there_at(&mut self, now: Millis) -> bool {
+            let mut found = self.folder.list("").await.unwrap();
+            found.iter_mut().for_each(|it| it.written_at = 0);
+            let look = self.collector.collect(&self.folder, &found, None, now);
+            look.await.unwrap();
+            self.folder.look_at("ids/x").await.is_ok()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_watched_for_the_hour_may_have_been_named_in_it() {
+        let mut watched = Watched::new().await;
+        assert!(watched.is_there_at(0).await);
+        assert!(watched.is_there_at(LOOK_WITHIN_MS).await);
+        assert!(watched.is_there_at(GRACE_MS - 1).await);
+        assert!(!watched.is_there_at(GRACE_MS).await, "it was, for the hour");
+
+        let mut watched = Watched::new().await;
+        assert!(watched.is_there_at(0).await);
+        let back = LOOK_WITHIN_MS + 1;
+        for now in [back, GRACE_MS, back + GRACE_MS - 1] {
+            assert!(watched.is_there_at(now).await, "at {now}");
+        }
+        assert!(!watched.is_there_at(back + GRACE_MS).await);
+    }
 
     fn names(found: &[Found]) -> Vec<&str> {
         found.iter().map(|it| &*it.name).collect()

@@ -46,7 +46,7 @@ struct Topics {
 
 /// What is usual in one run. Every run draws its own, since what is rare in a
 /// mixture of everything may need all of one kind.
-struct Habits {
+pub struct Habits {
     /// How many campaigns there are.
     campaigns: usize,
     /// The longest usual time between two records.
@@ -55,11 +55,17 @@ struct Habits {
     jumps: f64,
     /// How often an amount fills a sum up.
     huge: f64,
+    /// How often whoever had a partition does not hear that it is another's now.
+    pub zombies: f64,
+    /// How often it is the first partition that something happens to.
+    lopsided: f64,
+    /// How many turns what is under way goes on by at a time.
+    pub turns: u32,
 }
 
 pub struct Simulator {
     pub random: Xoshiro256PlusPlus,
-    habits: Habits,
+    pub habits: Habits,
     pub now: i64,
     pub store: SimStore,
     pub store_habits: store::Habits,
@@ -94,10 +100,13 @@ impl Simulator {
             later_ms: [200, 800, 800, 20_000][random.random_range(0..4)],
             jumps: [0.0, 0.1, 1.0][random.random_range(0..3)],
             huge: [0.0, 0.002, 0.05][random.random_range(0..3)],
+            lopsided: [0.0, 0.9][random.random_range(0..2)],
+            zombies: [0.3, 0.9][random.random_range(0..2)],
+            turns: [1, 5][random.random_range(0..2)],
         };
         let store_habits = store::Habits {
             fails: [0.0, 0.0, 0.05, 0.3][random.random_range(0..4)],
-            delay: [0, 3, 20][random.random_range(0..3)],
+            delay: [0, 1, 3, 20][random.random_range(0..4)],
             lists_late: [0.0, 0.0, 0.3][random.random_range(0..3)],
             rots: [0.0, 0.0, 0.02][random.random_range(0..3)],
             answers_lost: [0.0, 0.05][random.random_range(0..2)],
@@ -130,8 +139,8 @@ impl Simulator {
 
     pub fn step(&mut self) {
         self.store.set_time(self.now);
-        match self.random.random_range(0..281) {
-            280 => self.stop_or_continue(),
+        match self.random.random_range(0..283) {
+            280..=282 => self.stop_or_continue(),
             200..=229 => self.checkpoint(),
             230..=278 => self.go_on(),
             279 => self.store.rot(),
@@ -163,8 +172,8 @@ impl Simulator {
 
     /// A producer writes an event, a repeat, or rubbish.
     fn append(&mut self) {
+        let partition = self.some_partition();
         let random = &mut self.random;
-        let partition = random.random_range(0..PARTITIONS);
         let is_usual = random.random_bool(0.95);
         let later_ms = if is_usual {
             self.habits.later_ms
@@ -241,9 +250,16 @@ impl Simulator {
         })
     }
 
+    fn some_partition(&mut self) -> usize {
+        match self.random.random_bool(self.habits.lopsided) {
+            true => 0,
+            false => self.random.random_range(0..PARTITIONS),
+        }
+    }
+
     pub fn some_place(&mut self) -> (usize, usize) {
         let worker = self.random.random_range(0..self.workers.len());
-        (worker, self.random.random_range(0..PARTITIONS))
+        (worker, self.some_partition())
     }
 
     /// The network brings any flush, now and then twice, now and then never.

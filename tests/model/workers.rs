@@ -143,11 +143,13 @@ impl Simulator {
     /// A partition comes to a worker; who had it may never hear of it.
     pub fn assign(&mut self) {
         let (worker, partition) = self.some_place();
-        match self.random.random_range(0..10) {
+        let is_heard_of = !self.random.random_bool(self.habits.zombies);
+        match self.random.random_range(0..7) {
+            _ if !is_heard_of => {} // Zombies go on.
             // Lost: dropped at once, whatever was under way.
             0..=3 => self.take_from_all(partition),
             // Given up in order.
-            4..=6 => {
+            _ => {
                 for other in 0..self.workers.len() {
                     self.keep(other, partition);
                     for _ in 0..200 {
@@ -156,8 +158,6 @@ impl Simulator {
                 }
                 self.take_from_all(partition);
             }
-            // Zombies go on.
-            _ => {}
         }
         let Some(held) = self.workers[worker].held.get_mut(&partition) else {
             return self.restore(worker, partition);
@@ -167,8 +167,10 @@ impl Simulator {
         self.network.push(held.shard.full_flush());
     }
 
+    /// Who stands still does not hear of it, and may go on much later with what it
+    /// knew long ago.
     fn take_from_all(&mut self, partition: usize) {
-        for worker in &mut self.workers {
+        for worker in self.workers.iter_mut().filter(|it| !it.is_stopped) {
             worker.held.remove(&partition);
             worker.tasks.remove(&partition);
         }
@@ -181,7 +183,7 @@ impl Simulator {
     /// A worker is stopped, or goes on as if nothing had happened.
     pub fn stop_or_continue(&mut self) {
         let some = self.random.random_range(0..self.workers.len());
-        let stops = self.random.random_bool(0.3);
+        let stops = self.random.random_bool(0.6);
         let worker = &mut self.workers[some];
         worker.is_stopped = !worker.is_stopped && stops;
     }
@@ -263,7 +265,9 @@ impl Simulator {
         for worker in 0..self.workers.len() {
             for partition in 0..PARTITIONS {
                 if self.random.random_bool(0.5) {
-                    self.advance(worker, partition);
+                    for _ in 0..self.habits.turns {
+                        self.advance(worker, partition);
+                    }
                 }
             }
         }
