@@ -53,14 +53,23 @@ impl Collector {
     ) -> Result<(), StoreError> {
         self.read_manifests(folder, found).await?;
         // Those that are about to be deleted, too: what they name was named until now.
-        let named = self.named();
+        let (named, is_in_doubt) = (self.named(), self.is_in_doubt(found));
         // The oldest first, so that what a crash leaves behind is what is newer.
         let old = self.old(found).into_iter();
         for name in old.filter(|name| Some(&**name) != own) {
             folder.delete(&name).await?;
             self.manifests.remove(&name);
         }
-        self.delete_unnamed(folder, found, named, now).await
+        // What was not seen for long may have been named meanwhile, and what is named
+        // now nobody knows if a manifest cannot be read.
+        let looked_at = self.looked_at.replace(now);
+        if is_in_doubt || looked_at.is_none_or(|at| now - at > LOOK_WITHIN_MS) {
+            self.unnamed.clear();
+        }
+        match is_in_doubt {
+            true => Ok(()),
+            false => self.delete_unnamed(folder, found, named, now).await,
+        }
     }
 
     /// The manifests beyond the newest ones that can be restored, the oldest first.
@@ -111,6 +120,13 @@ impl Collector {
         objects.map(|(_, object)| object.name.clone()).collect()
     }
 
+    /// Whether one of the manifests cannot be read. One that has gone since it was found
+    /// is as bad as one that is damaged: it named something until now.
+    fn is_in_doubt(&self, found: &[Found]) -> bool {
+        let readable = self.manifests.values().flatten().count();
+        readable < found.iter().filter(|it| is_manifest(it)).count()
+    }
+
     async fn delete_unnamed(
         &mut self,
         folder: &Folder,
@@ -118,14 +134,6 @@ impl Collector {
         named: BTreeSet<String>,
         now: Millis,
     ) -> Result<(), StoreError> {
-        // What was not seen for long may have been named meanwhile.
-        let looked_at = self.looked_at.replace(now);
-        if looked_at.is_none_or(|at| now - at > LOOK_WITHIN_MS) {
-            self.unnamed.clear();
-        }
-        if self.manifests.values().any(Option::is_none) {
-            return Ok(()); // Nobody knows what this one names.
-        }
         let unnamed = found.iter().filter(|it| is_unnamed(it, &named));
         let unnamed: BTreeMap<String, Millis> = unnamed
             .map(|it| {
@@ -177,12 +185,10 @@ pub async fn unneeded(folder: &Folder, keep: usize, now: Millis) -> Result<Unnee
     let found = folder.list("").await?;
     let mut collector = Collector::new(keep);
     collector.read_manifests(folder, &found).await?;
-    let readable = collector.manifests.values().flatten().count();
     let old = collector.old(&found);
     let mut unneeded = Unneeded {
         manifests: of_names(&found, &old),
-        // One that has gone since it was listed is as bad as one that is damaged.
-        is_in_doubt: readable < found.iter().filter(|it| is_manifest(it)).count(),
+        is_in_doubt: collector.is_in_doubt(&found),
         ..Unneeded::default()
     };
     if !unneeded.is_in_doubt {
@@ -252,6 +258,21 @@ mod tests {
             assert!(watched.is_there_at(now).await, "at {now}");
         }
         assert!(!watched.is_there_at(back + GRACE_MS).await);
+    }
+
+    #[tokio::test]
+    async fn what_a_manifest_may_have_named_that_nobody_could_read_is_kept_for_the_hour() {
+        let mut watched = Watched::new().await;
+        assert!(watched.is_there_at(0).await);
+        let rotten = "manifests/00000000000000000009.x";
+        let folder = watched.folder.clone();
+        folder.put(rotten, b"rot".to_vec()).await.unwrap();
+        assert!(watched.is_there_at(LOOK_WITHIN_MS).await);
+        folder.delete(rotten).await.unwrap();
+        for now in [GRACE_MS, GRACE_MS + LOOK_WITHIN_MS, 2 * GRACE_MS - 1] {
+            assert!(watched.is_there_at(now).await, "at {now}");
+        }
+        assert!(!watched.is_there_at(2 * GRACE_MS).await);
     }
 
     fn names(found: &[Found]) -> Vec<&str> {
