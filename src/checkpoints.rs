@@ -46,9 +46,9 @@ pub enum CheckpointsCommand {
     },
     /// Fold the log anew up to the newest checkpoints, and compare to the byte
     ///
-    /// Reads the log from its beginning, one partition after the other; joins no group. Exit code
-    /// 1: something differs, or there was nothing to verify; 3: the log does not reach back far
-    /// enough.
+    /// Reads the log from its beginning, as many partitions at a time as there are cores, and each
+    /// in memory twice; joins no group. Exit code 1: something differs, or there was nothing to
+    /// verify; 3: the log does not reach back far enough.
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify {
         /// What to verify.

@@ -97,6 +97,8 @@ pub(super) enum Folded {
     Expired { start: Offset },
     /// The log does not reach the offset.
     TooShort { end: Offset },
+    /// Nobody waits for it any more.
+    Unwanted,
 }
 
 impl Log {
@@ -121,14 +123,15 @@ impl Log {
     }
 
     /// Folds a partition from its beginning to an offset. `last_record` is where the
-    /// last record before that should stand, if any does.
+    /// last record before that should stand, if any does. `tick` hears how far it is,
+    /// and says whether it is still wanted.
     pub fn fold(
         &self,
         partition: Partition,
         rules: Rules,
         to: Offset,
         last_record: Option<RecordId>,
-        tick: &mut dyn FnMut(u64),
+        tick: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Folded, LogError> {
         let (start, end) = self.ends(partition)?;
         if start > Offset::START {
@@ -144,6 +147,7 @@ impl Log {
         let mut heard = Instant::now();
         while shard.offset() < to {
             match self.consumer.poll(POLL) {
+                None if !tick(shard.offset().0 as u64) => return Ok(Folded::Unwanted),
                 None if heard.elapsed() < STALL => continue,
                 None => {
                     return Err(LogError::Stalled {
@@ -161,8 +165,8 @@ impl Log {
                     }
                     shard.apply(record);
                     count += 1;
-                    if count % TELL_EVERY == 0 {
-                        tick(shard.offset().0 as u64);
+                    if count % TELL_EVERY == 0 && !tick(shard.offset().0 as u64) {
+                        return Ok(Folded::Unwanted);
                     }
                 }
                 // What is left is no record (markers of transactions), if the leader
