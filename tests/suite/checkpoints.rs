@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use object_store::path::Path;
 use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
@@ -112,10 +113,18 @@ fn damaged_checkpoints_are_named_and_skipped(place: &Place) {
     // The newest of three partitions, each in another way.
     let newest = |partition| place.manifests(partition).pop().expect("one at least");
     let before = |partition| place.manifests(partition).into_iter().nth_back(1);
-    let last = |part: &str| place.names(part).pop().expect("one at least");
+    // What sorts last may be older, and named by older ones alone.
+    let named = |partition, kind: &str| {
+        let manifest = place.read(&newest(partition));
+        let manifest = String::from_utf8_lossy(&manifest).into_owned();
+        let objects = place.names(&format!("/{partition:05}/{kind}/"));
+        let is_named = |it: &Path| manifest.contains(it.filename().expect("a name"));
+        let last = objects.into_iter().rfind(is_named);
+        last.expect("one at least")
+    };
     place.flip(&newest(0));
-    place.truncate(&last("/00001/counters/"));
-    place.delete(&last("/00002/ids/"));
+    place.truncate(&named(1, "counters"));
+    place.delete(&named(2, "ids"));
     let damaged: Vec<_> = [0, 1, 2].into_iter().map(newest).collect();
     let list = place.checkpoints(&day, "list", &[]);
     let whys = [

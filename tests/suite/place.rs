@@ -117,6 +117,11 @@ impl Place {
         block_on(self.objects.delete(name)).expect("deleted");
     }
 
+    pub fn read(&self, name: &Path) -> Vec<u8> {
+        let read = block_on(async { self.objects.get(name).await?.bytes().await });
+        read.expect("it is there").to_vec()
+    }
+
     pub fn change(&self, name: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         block_on(async {
             let object = self.objects.get(name).await.expect("it is there");
