@@ -171,7 +171,8 @@ impl fmt::Debug for Currency {
 
 impl Serialize for Currency {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let letters = self.0.map(std::num::NonZero::get);
+        serializer.serialize_str(str::from_utf8(&letters).expect("letters of ASCII"))
     }
 }
 
