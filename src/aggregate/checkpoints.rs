@@ -201,6 +201,7 @@ impl Checkpoints {
         reply: Sender<Reply>,
     ) {
         let dead_letters = dead_letters.clone();
+        let partition = snapshot.partition;
         self.runtime.spawn(async move {
             let _guard = Guard(reply.clone());
             let Taking {
@@ -213,7 +214,7 @@ impl Checkpoints {
                 while !dead_letters.are_delivered(letters) {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                let saved = keeper.save(&snapshot, last_record, now_ms).await;
+                let saved = keeper.save(snapshot, last_record, now_ms).await;
                 saved.map_err(|error| error.to_string())
             });
             let written = written.await.unwrap_or_else(|_| {
@@ -230,11 +231,11 @@ impl Checkpoints {
                     Err(_) => Some("the store does not answer".to_owned()),
                 };
                 if let Some(why) = why {
-                    let _ = reply.send(Reply::Untidy(snapshot.partition, why));
+                    let _ = reply.send(Reply::Untidy(partition, why));
                 }
             }
             drop(permit);
-            let _ = reply.send(Reply::Saved(snapshot.partition, keeper, written));
+            let _ = reply.send(Reply::Saved(partition, keeper, written));
         });
     }
 }

@@ -228,7 +228,7 @@ mod tests {
             let objects = Arc::new(InMemory::new());
             let store = Store::of("mem://store", objects, Path::default(), "w");
             let folder = store.folder("t", 1, 0);
-            folder.put("ids/x", b"1".to_vec()).await.unwrap();
+            folder.put("ids/x", "1".into()).await.unwrap();
             let collector = Collector::new(1);
             Watched { folder, collector }
         }
@@ -266,7 +266,7 @@ mod tests {
         assert!(watched.is_there_at(0).await);
         let rotten = "manifests/00000000000000000009.x";
         let folder = watched.folder.clone();
-        folder.put(rotten, b"rot".to_vec()).await.unwrap();
+        folder.put(rotten, "rot".into()).await.unwrap();
         assert!(watched.is_there_at(LOOK_WITHIN_MS).await);
         folder.delete(rotten).await.unwrap();
         for now in [GRACE_MS, GRACE_MS + LOOK_WITHIN_MS, 2 * GRACE_MS - 1] {
@@ -303,11 +303,11 @@ mod tests {
                 payload: None,
             });
             keeper
-                .save(&shard.full_snapshot(), None, || 0)
+                .save(shard.full_snapshot(), None, || 0)
                 .await
                 .unwrap();
         }
-        folder.put("ids/nobody's", b"1".to_vec()).await.unwrap();
+        folder.put("ids/nobody's", "1".into()).await.unwrap();
         let now = store.clock().await.unwrap();
 
         let young = unneeded(&folder, 2, now).await.unwrap();
@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(names(&again.objects).len(), 2);
 
         let manifest = "manifests/00000000000000000009.x";
-        folder.put(manifest, b"rot".to_vec()).await.unwrap();
+        folder.put(manifest, "rot".into()).await.unwrap();
         let in_doubt = unneeded(&folder, 2, later).await.unwrap();
         assert!(in_doubt.is_in_doubt && in_doubt.objects.is_empty());
     }

@@ -164,7 +164,7 @@ mod tests {
             shard.apply(record);
             let last = RecordId::of(&record, None);
             let snapshot = shard.full_snapshot();
-            keeper.save(&snapshot, Some(last), || 0).await.unwrap();
+            keeper.save(snapshot, Some(last), || 0).await.unwrap();
         }
     }
 

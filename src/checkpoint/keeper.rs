@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::PutPayload;
 
 use super::collect::{Collector, GRACE_MS};
 use super::manifest::{IdSegment, Manifest, Named, RecordId};
@@ -101,7 +102,7 @@ impl Keeper {
     /// this checkpoint; the next snapshot must be full.
     pub async fn save(
         &mut self,
-        snapshot: &Snapshot,
+        mut snapshot: Snapshot,
         last_record: Option<RecordId>,
         clock: impl Fn() -> Millis,
     ) -> Result<Written, Unsaved> {
@@ -109,8 +110,8 @@ impl Keeper {
         // Until all of it is written; also if this is dropped on the way.
         self.needs_full = true;
         self.rely_on_the_last().await?;
-        let (counters, of_counters) = self.write_counters(snapshot).await?;
-        let (ids, of_ids) = self.write_ids(snapshot).await?;
+        let (counters, of_counters) = self.write_counters(&mut snapshot).await?;
+        let (ids, of_ids) = self.write_ids(&snapshot).await?;
         let manifest = Manifest {
             topic: self.about.topic.clone(),
             partition: snapshot.partition,
@@ -124,7 +125,7 @@ impl Keeper {
             ids,
         };
         let object = manifest.to_object();
-        let bytes = of_counters + of_ids + object.len() as u64;
+        let bytes = of_counters + of_ids + object.content_length() as u64;
         let name = format!("{MANIFESTS}/{:020}", manifest.offset.0);
         let name = self.folder.new_name(&name);
         // This process may have been stopped for hours.
@@ -213,7 +214,10 @@ impl Keeper {
         last.ids.retain(|segment| !is_bad(&segment.object));
     }
 
-    async fn write_counters(&self, snapshot: &Snapshot) -> Result<(Vec<Named>, u64), StoreError> {
+    async fn write_counters(
+        &self,
+        snapshot: &mut Snapshot,
+    ) -> Result<(Vec<Named>, u64), StoreError> {
         let mut counters = match &self.last {
             Some((_, last)) if snapshot.from > Offset::START => {
                 assert_eq!(last.offset, snapshot.from, "snapshots follow each other");
@@ -228,7 +232,8 @@ impl Keeper {
             "{COUNTERS}/{:020}-{:020}",
             snapshot.from.0, snapshot.offset.0
         );
-        let written = write(&self.folder, Kind::Counters, &name, &snapshot.counters).await?;
+        let body = std::mem::take(&mut snapshot.counters);
+        let written = write(&self.folder, Kind::Counters, &name, body).await?;
         let bytes = written.bytes;
         counters.push(written);
         Ok((counters, bytes))
@@ -264,14 +269,20 @@ async fn write_segment(
 ) -> Result<IdSegment, StoreError> {
     let (first, end) = (places.start, places.end);
     let name = format!("{IDS}/{first:020}-{end:020}");
-    let object = write(&folder, Kind::Ids, &name, &segment.to_bytes()).await?;
+    let object = write(&folder, Kind::Ids, &name, segment.to_bytes()).await?;
     Ok(IdSegment { first, end, object })
 }
 
-async fn write(folder: &Folder, kind: Kind, name: &str, body: &[u8]) -> Result<Named, StoreError> {
+async fn write(
+    folder: &Folder,
+    kind: Kind,
+    name: &str,
+    body: Vec<u8>,
+) -> Result<Named, StoreError> {
     let name = folder.new_name(name);
-    let (object, checksum) = object::pack(kind, body);
-    let bytes = object.len() as u64;
+    let (parts, checksum) = object::pack(kind, body);
+    let object: PutPayload = parts.into_iter().collect();
+    let bytes = object.content_length() as u64;
     folder.put(&name, object).await?;
     Ok(Named {
         name,

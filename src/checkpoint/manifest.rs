@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use object_store::PutPayload;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -121,9 +122,9 @@ impl Manifest {
         counts.sum()
     }
 
-    pub(super) fn to_object(&self) -> Vec<u8> {
+    pub(super) fn to_object(&self) -> PutPayload {
         let json = serde_json::to_vec_pretty(self).expect("a manifest is JSON");
-        object::pack(Kind::Manifest, &json).0
+        object::pack(Kind::Manifest, json).0.into_iter().collect()
     }
 
     pub(super) fn from_object(bytes: &[u8]) -> Result<Manifest, String> {

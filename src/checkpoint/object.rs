@@ -9,8 +9,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// What an object holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,17 +65,20 @@ impl<'de> Deserialize<'de> for Checksum {
     }
 }
 
-/// An object around `body`, and its checksum.
-pub fn pack(kind: Kind, body: &[u8]) -> (Vec<u8>, Checksum) {
-    let mut bytes = Vec::with_capacity(HEAD + body.len() + FOOT);
-    bytes.extend_from_slice(MAGIC);
-    bytes.push(kind.letter());
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(body);
-    let checksum = xxh3_128(&bytes);
-    bytes.extend_from_slice(&checksum.to_le_bytes());
-    (bytes, Checksum(checksum))
+/// An object around `body`, in parts, and its checksum. The body is not copied.
+pub fn pack(kind: Kind, body: impl Into<Bytes>) -> ([Bytes; 3], Checksum) {
+    let body: Bytes = body.into();
+    let mut head = Vec::with_capacity(HEAD);
+    head.extend_from_slice(MAGIC);
+    head.push(kind.letter());
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    let mut checksum = Xxh3::new();
+    checksum.update(&head);
+    checksum.update(&body);
+    let checksum = checksum.digest128();
+    let foot = checksum.to_le_bytes().to_vec();
+    ([head.into(), body, foot.into()], Checksum(checksum))
 }
 
 /// The body of an object and its checksum; or what is wrong with it.
@@ -117,7 +121,8 @@ mod tests {
 
     #[test]
     fn no_flipped_bit_and_no_missing_byte_goes_unseen() {
-        let (bytes, checksum) = pack(Kind::Ids, b"seven ids");
+        let (parts, checksum) = pack(Kind::Ids, "seven ids");
+        let bytes = parts.concat();
         assert_eq!(unpack(Kind::Ids, &bytes), Ok((&b"seven ids"[..], checksum)));
         assert!(unpack(Kind::Counters, &bytes).is_err());
         for at in 0..bytes.len() {
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_later_format_is_told_from_damage() {
-        let (mut bytes, _) = pack(Kind::Manifest, b"{}");
+        let mut bytes = pack(Kind::Manifest, "{}").0.concat();
         bytes[8] = 2;
         let why = unpack(Kind::Manifest, &bytes).unwrap_err();
         assert_eq!(why, "its format is 2, and this program reads 1");

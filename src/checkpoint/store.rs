@@ -249,15 +249,19 @@ impl Folder {
     /// If the answer to a request is lost, the client sends it again, and hears that
     /// the object is there. No name is given twice, so if it holds these bytes, it is
     /// the one that was written just now.
-    pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let bytes = Bytes::from(bytes);
-        let (path, payload) = (self.path_of(name), PutPayload::from(bytes.clone()));
-        let mode = PutMode::Create.into();
-        let Err(cause) = self.store.objects.put_opts(&path, payload, mode).await else {
+    pub async fn put(&self, name: &str, object: PutPayload) -> Result<(), StoreError> {
+        let (path, mode) = (self.path_of(name), PutMode::Create.into());
+        let put = self.store.objects.put_opts(&path, object.clone(), mode);
+        let Err(cause) = put.await else {
             return Ok(());
         };
         let is_there = matches!(cause, object_store::Error::AlreadyExists { .. });
-        if is_there && self.get(name).await.is_ok_and(|found| found == bytes) {
+        if is_there
+            && self
+                .get(name)
+                .await
+                .is_ok_and(|found| found == Bytes::from(object))
+        {
             return Ok(());
         }
         Err(self.error("writing", name, cause))
@@ -371,11 +375,11 @@ mod tests {
         );
         let folder = store.folder("t", 1, 0);
         objects.loses_answers(true);
-        folder.put("ids/own", b"own".to_vec()).await.unwrap();
+        folder.put("ids/own", "own".into()).await.unwrap();
         assert_eq!(folder.get("ids/own").await.unwrap(), "own");
         objects.loses_answers(false);
         // What others have written stays an error, and stays as it is.
-        let other = folder.put("ids/own", b"other".to_vec()).await;
+        let other = folder.put("ids/own", "other".into()).await;
         let error = other.unwrap_err().in_full();
         assert!(
             error.contains("writing mem://store/t/epoch-1/00000/ids/own failed"),
@@ -385,7 +389,7 @@ mod tests {
         // Nobody knows what is there.
         objects.loses_answers(true);
         objects.refuses_to_read(true);
-        let unread = folder.put("ids/unread", b"unread".to_vec()).await;
+        let unread = folder.put("ids/unread", "unread".into()).await;
         let error = unread.unwrap_err().in_full();
         assert!(
             error.contains("writing mem://store/t/epoch-1/00000/ids/unread failed"),

@@ -241,7 +241,7 @@ impl Simulator {
         let (last_record, mut keeper) = held.taking.take().expect("it is there");
         let work = async move {
             let clock = || store.time();
-            let saved = keeper.save(&snapshot, last_record, clock).await;
+            let saved = keeper.save(snapshot, last_record, clock).await;
             if saved.is_ok() {
                 let _ = keeper.tidy(clock()).await;
             }

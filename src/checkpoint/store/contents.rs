@@ -57,7 +57,7 @@ impl Store {
     pub async fn clock(&self) -> Result<Millis, StoreError> {
         let folder = self.at(CLOCK.to_owned());
         let name = folder.new_name("now");
-        folder.put(&name, b"what time is it?".to_vec()).await?;
+        folder.put(&name, "what time is it?".into()).await?;
         let found = self.objects.head(&folder.path_of(&name)).await;
         folder.delete(&name).await?;
         let found = found.map_err(|cause| folder.error("looking for", &name, cause))?;
@@ -159,8 +159,8 @@ mod tests {
             for (topic, epoch, partition) in [("t", 2, 10), ("t", 2, 9), ("t", 10, 0), ("u", 1, 0)]
             {
                 let folder = store.folder(topic, epoch, partition);
-                folder.put("ids/x", b"123".to_vec()).await.unwrap();
-                folder.put("manifests/x", b"1".to_vec()).await.unwrap();
+                folder.put("ids/x", "123".into()).await.unwrap();
+                folder.put("manifests/x", "1".into()).await.unwrap();
             }
             assert_eq!(store.epochs("t").await.unwrap(), [2, 10]);
             assert_eq!(store.partitions("t", 2).await.unwrap(), [9, 10]);
@@ -176,7 +176,7 @@ mod tests {
         let store = store(&root);
         let folder = store.folder("t", 1, 3);
         assert!(folder.left_over().unwrap().is_empty());
-        block_on(folder.put("ids/0-5.w-1", b"whole".to_vec())).unwrap();
+        block_on(folder.put("ids/0-5.w-1", "whole".into())).unwrap();
         let staged = root.path().join("t/epoch-1/00003/ids/0-9.w-2#1");
         fs::write(&staged, b"ha").unwrap();
         fs::write(staged.with_file_name("0-9.w-2#x"), b"no").unwrap();
