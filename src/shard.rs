@@ -215,7 +215,7 @@ impl Shard {
             kept: Offset::START,
             kept_changed: Vec::new(),
             next_snapshot: 1,
-            kept_bytes_each: 256,
+            kept_bytes_each: 512,
             begun: None,
         }
     }

@@ -145,9 +145,9 @@ impl Shard {
             donors: self.donors.to_bytes(),
             campaigns: places.len(),
         };
-        // As many bytes a campaign as the last time, and some more: a buffer that grows
-        // is copied, and leaves memory behind.
-        let room = (places.len() + 64) * (self.kept_bytes_each + 64);
+        // Twice as many bytes a campaign as the last time: a buffer that grows is copied,
+        // all at once. Memory that is never written to is only a number.
+        let room = (places.len() + 64) * (2 * self.kept_bytes_each + 256);
         self.kept = self.offset;
         self.begun = Some(Begun {
             snapshot: Snapshot {
