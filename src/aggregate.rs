@@ -196,7 +196,7 @@ impl Worker {
             let is_behind = self.read()?;
             self.look_at_log()?;
             self.announce();
-            self.keep_the_next();
+            self.go_on_keeping();
             let patience = if is_behind { WHEN_BEHIND } else { 1 };
             let has_caught_up = self.catches_up(is_behind);
             if has_caught_up || flushed.elapsed() >= patience * self.flush_interval {
@@ -207,6 +207,7 @@ impl Worker {
                     donors_flushed = Instant::now();
                 }
                 self.flush(donors_due);
+                self.keep_those_due();
                 self.forget_parked();
                 self.dead_letters.retry(&self.shutdown);
             }

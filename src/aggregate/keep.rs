@@ -257,20 +257,26 @@ impl Worker {
         }
     }
 
-    /// Has the next partition kept whose turn it is. One at a time, so that the fold
-    /// never stands still for long.
-    pub(super) fn keep_the_next(&mut self) {
+    /// Begins to keep the partitions whose turn it is. Right after a flush: what the
+    /// next one puts together has been encoded by then, campaign by campaign as it
+    /// changed, and not all at once.
+    pub(super) fn keep_those_due(&mut self) {
         let Some(checkpoints) = &self.checkpoints else {
             return;
         };
+        let since = Stop::now();
         let interval = checkpoints.interval;
-        let due = self
-            .owned
-            .iter()
-            .find(|(_, owned)| owned.kept_at.elapsed() >= interval && owned.can_be_kept());
-        if let Some((&partition, _)) = due {
+        let is_due = |owned: &Owned| owned.kept_at.elapsed() >= interval && owned.can_be_kept();
+        let due = self.owned.iter().filter(|(_, owned)| is_due(owned));
+        let due: Vec<_> = due.map(|(&partition, _)| partition).collect();
+        for partition in due {
             self.keep(partition);
         }
+        self.kept.note_stop(since);
+    }
+
+    /// Goes on with what is being kept, for a moment.
+    pub(super) fn go_on_keeping(&mut self) {
         let leaving = self.parked.iter().filter(|(_, it)| it.leaving.is_some());
         let leaving: Vec<_> = leaving.map(|(&partition, _)| partition).collect();
         leaving.into_iter().for_each(|it| self.leave(it));
@@ -292,13 +298,7 @@ impl Worker {
         let Some(keeper) = owned.keeper.take() else {
             return false;
         };
-        // What is flushed while the snapshot is taken is encoded first, all at once. What
-        // changes from here on has been encoded when it changed.
-        if owned.announced {
-            hand_over(&self.output, &mut owned.shard, false);
-        }
-        let since = Stop::now();
-        owned.kept_at = since.at;
+        owned.kept_at = Instant::now();
         owned.shard.begin_snapshot(keeper.needs_full());
         owned.taking = Some(Taking {
             keeper,
@@ -306,7 +306,6 @@ impl Worker {
             letters: self.dead_letters.mark(),
             permit,
         });
-        self.kept.note_stop(since);
         true
     }
 
