@@ -85,8 +85,8 @@ pub enum MergerError {
         "donations partition {partition}: totals up to offset {published} have been published, \
          but the log ends at {end}. The topic was made anew, or its last records were lost. \
          Nothing is published, since totals would step back. If the topic was meant to be made \
-         anew, use new names for tally99's own topics, or delete them; else restore the \
-         broker's data"
+         anew, use new names for tally99's own topics and another place for its checkpoints, \
+         or delete them; else restore the broker's data"
     )]
     BeyondLog {
         /// The partition at fault.

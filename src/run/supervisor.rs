@@ -331,7 +331,8 @@ impl Supervisor<'_> {
                 if found < known {
                     return Err(RunError::Refused(format!(
                         "topic {topic} had {known} partitions and now has {found}: it was made \
-                         anew, and is another log. Use new names for tally99's own topics"
+                         anew, and is another log. Use new names for tally99's own topics, and \
+                         another place for its checkpoints"
                     )));
                 }
                 if found > known {
