@@ -287,11 +287,15 @@ impl Worker {
         let owned = partitions
             .iter()
             .filter_map(|it| self.owned.get_key_value(it));
-        let unread = owned.filter(|&(&partition, owned)| {
+        let (unread, read): (Vec<_>, Vec<_>) = owned.partition(|&(&partition, owned)| {
             !owned.footing.is_verified() || !is_read(&self.until, partition, owned.shard.offset())
         });
-        let unread: Vec<_> = unread.map(|(&it, owned)| (it, owned.read_from())).collect();
-        if let Err(error) = self.reader.read_from(unread) {
+        let unread = unread
+            .into_iter()
+            .map(|(&it, owned)| (it, owned.read_from()));
+        let stopped = self.reader.stop(read.into_iter().map(|(&it, _)| it));
+        if let Err(error) = stopped.and_then(|()| self.reader.read_from(unread)) {
+            self.has_missed = true; // It is tried again.
             tracing::warn!(
                 "{}: reading {partitions:?} anew failed: {error}",
                 self.topic

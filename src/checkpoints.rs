@@ -32,7 +32,8 @@ pub use log::LogError;
 pub enum CheckpointsCommand {
     /// Show every checkpoint, and whether it can be restored
     ///
-    /// Reads every object once. The newest checkpoint of a partition is restored; of those behind
+    /// Reads every object once, unless some are damaged. The newest checkpoint of a partition is
+    /// restored; of those behind
     /// it, all objects must be as they were written. Exit code 1: a partition has checkpoints, and
     /// none that can be restored.
     #[command(after_help = LIST_EXAMPLES)]

@@ -1,8 +1,8 @@
 //! Checkpoints as workers have them taken: apart from the fold.
 //!
-//! A worker only takes the snapshot, which stops its fold for as long as it takes
-//! to encode what changed in one partition. Writing, reading and decoding are done
-//! elsewhere, a few partitions at a time, and answered by [`Reply`].
+//! A worker only takes the snapshot, a little between two batches of records.
+//! Writing, reading and decoding are done elsewhere, a few partitions at a time, and
+//! answered by [`Reply`].
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -224,6 +224,7 @@ impl Checkpoints {
                     false => format!("dead letters are not acknowledged within {seconds} s"),
                 })
             });
+            drop(permit);
             if written.is_ok() {
                 let why = match timeout(TIDY_WITHIN, keeper.tidy(now_ms())).await {
                     Ok(Ok(())) => None,
@@ -234,7 +235,6 @@ impl Checkpoints {
                     let _ = reply.send(Reply::Untidy(partition, why));
                 }
             }
-            drop(permit);
             let _ = reply.send(Reply::Saved(partition, keeper, written));
         });
     }

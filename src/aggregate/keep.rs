@@ -24,16 +24,25 @@ const PARKED_FOR: Duration = Duration::from_secs(60);
 /// How often it is said that checkpoints fail.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long the store may be too slow before it is said.
+const SLOW_FOR: Duration = Duration::from_secs(60);
+/// How often it is looked at, at the end, whether another worker has left room.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// What a worker did with checkpoints.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     written: u64,
     bytes: u64,
-    /// How long the fold stood still for one at most, and how much of that the thread
-    /// was at work: the rest it waited for a core.
+    /// How long the fold stood still at most while others were told to keep or a
+    /// snapshot was taken, and how long the thread was at work at most: the rest of
+    /// the time it waits for a core. What a campaign takes that is encoded because it
+    /// changes is a part of folding.
     stopped_at_most: (Duration, Duration),
     /// When it was said last that those of a partition fail, if they do.
     failing: BTreeMap<Partition, Instant>,
+    /// Since when the store has not kept up, or when that was said.
+    slow_since: Option<Instant>,
     /// When it was said last that nothing is deleted.
     untidy: Option<Instant>,
 }
@@ -186,7 +195,10 @@ impl Worker {
         // Taken from us meanwhile, it is true all the same.
         match is_ours {
             true => self.own(partition, owned),
-            false => drop(self.parked.insert(partition, owned)),
+            false => {
+                let parked_at = Some(Instant::now());
+                self.parked.insert(partition, Owned { parked_at, ..owned });
+            }
         }
         self.stagger();
         Ok(())
@@ -268,21 +280,46 @@ impl Worker {
         let interval = checkpoints.interval;
         let is_due = |owned: &Owned| owned.kept_at.elapsed() >= interval && owned.can_be_kept();
         let due = self.owned.iter().filter(|(_, owned)| is_due(owned));
-        let due: Vec<_> = due.map(|(&partition, _)| partition).collect();
-        for partition in due {
-            self.keep(partition);
+        let due = due.map(|(&partition, owned)| (owned.kept_at, partition));
+        let mut due: Vec<_> = due.collect();
+        if due.is_empty() {
+            return;
         }
+        // Those first that have waited longest, or a slow store would never get some.
+        due.sort_unstable();
+        let all = due.into_iter().all(|(_, partition)| self.keep(partition));
         self.kept.note_stop(since);
+        self.note_slowness(all);
+    }
+
+    /// `keeps_up`: whether all partitions are kept whose turn it is.
+    fn note_slowness(&mut self, keeps_up: bool) {
+        if keeps_up {
+            self.kept.slow_since = None;
+            return;
+        }
+        let since = *self.kept.slow_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SLOW_FOR {
+            self.kept.slow_since = Some(Instant::now());
+            tracing::warn!(
+                "the store takes checkpoints of {} more slowly than checkpoints.interval_ms asks \
+                 for; a restart takes longer",
+                self.topic
+            );
+        }
     }
 
     /// Goes on with what is being kept, for a moment.
     pub(super) fn go_on_keeping(&mut self) {
+        let since = Stop::now();
         let leaving = self.parked.iter().filter(|(_, it)| it.leaving.is_some());
         let leaving: Vec<_> = leaving.map(|(&partition, _)| partition).collect();
         leaving.into_iter().for_each(|it| self.leave(it));
-        let since = Stop::now();
-        self.continue_snapshots(SLICE);
-        self.kept.note_stop(since);
+        let mut all = self.owned.values().chain(self.parked.values());
+        if all.any(|owned| owned.taking.is_some()) {
+            self.continue_snapshots(SLICE);
+            self.kept.note_stop(since);
+        }
     }
 
     /// Begins to keep a partition, if it [can be](Owned::can_be_kept) and not too many
@@ -347,33 +384,33 @@ impl Worker {
                 owned.keeper.is_none() || owned.can_be_kept()
             });
             let free = left.iter().position(|it| self.owned[it].keeper.is_some());
-            match free {
-                // Once each: what fails now fails again.
-                Some(free) if self.keep(left[free]) => {
-                    left.swap_remove(free);
-                    self.continue_snapshots(Duration::MAX);
-                }
-                _ if self.is_any_saving() => {
-                    let patience = until.saturating_duration_since(Instant::now());
-                    match self.replies.1.recv_timeout(patience) {
-                        Ok(Reply::Saved(partition, keeper, saved)) => {
-                            self.saved(partition, keeper, saved);
-                        }
-                        Ok(Reply::Restored(..) | Reply::Untidy(..)) => {}
-                        Ok(Reply::Panicked) | Err(_) => break,
-                    }
-                }
-                _ => break,
+            // Once each: what fails now fails again.
+            if let Some(free) = free
+                && self.keep(left[free])
+            {
+                left.swap_remove(free);
+                self.continue_snapshots(Duration::MAX);
+                continue;
+            }
+            let is_done = left.is_empty() && !self.is_any_saving();
+            if is_done || Instant::now() >= until {
+                break;
+            }
+            // Other workers' checkpoints may be on their way, too, and leave no room.
+            match self.replies.1.recv_timeout(LOOK_AGAIN) {
+                Ok(Reply::Saved(partition, keeper, saved)) => self.saved(partition, keeper, saved),
+                Ok(Reply::Panicked) => break,
+                Ok(Reply::Restored(..) | Reply::Untidy(..)) | Err(_) => {}
             }
         }
-        if self.is_any_saving() {
+        if self.is_any_saving() || !left.is_empty() {
             tracing::warn!("the last checkpoints are not written; the next start takes longer");
         }
         let Kept { written, bytes, .. } = &self.kept;
         if *written > 0 {
             tracing::info!(
                 "{written} checkpoints with {} bytes written; the fold stood still for {:.1} ms at \
-                 most, and worked on one for {:.1} ms of it at most",
+                 most, {:.1} ms of work at most",
                 group_thousands((*bytes).into()),
                 stopped.as_secs_f64() * 1e3,
                 worked.as_secs_f64() * 1e3

@@ -15,6 +15,16 @@ const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
 
+/// How a log and a shard compare.
+enum Found {
+    /// The log may be the one that the shard was folded from.
+    Fits,
+    /// It is, and all that the shard was to be verified by has expired.
+    Expired,
+    /// The brokers do not say now.
+    NoAnswer,
+}
+
 impl Worker {
     /// The log holds another record where the last one of our shard should be.
     pub(super) fn other_log(&self, partition: Partition, found: i64) -> WorkerError {
@@ -43,14 +53,17 @@ impl Worker {
             true => self.owned.keys().copied().collect(), // Which, nobody says.
             false => self.next_unverified().into_iter().collect(),
         };
-        let mut left = Vec::new();
+        let (mut left, mut answers) = (Vec::new(), true);
         for partition in partitions {
-            if self.shutdown.has_begun() {
-                return Ok(());
-            }
-            match self.compare_with_log(partition)? {
-                true => self.point_reader(&[partition]),
-                false => left.push(partition),
+            // The fold waits for the answers; without one, all are read anew, and
+            // whichever is missed again is asked for again.
+            match answers.then(|| self.compare_with_log(partition)) {
+                Some(Ok(Found::Expired)) => self.point_reader(&[partition]),
+                Some(Err(error)) => return Err(error),
+                found => {
+                    answers = matches!(found, Some(Ok(Found::Fits)));
+                    left.push(partition);
+                }
             }
             self.asked_at = Some(Instant::now());
         }
@@ -73,13 +86,12 @@ impl Worker {
         Some(self.asked_for)
     }
 
-    /// Holds a partition against where its log begins and ends; `true` if all that it
-    /// was to be verified by has expired. What the log cannot give any more ends the
-    /// process.
-    fn compare_with_log(&mut self, partition: Partition) -> Result<bool, WorkerError> {
+    /// Holds a partition against where its log begins and ends. What the log cannot
+    /// give any more ends the process.
+    fn compare_with_log(&mut self, partition: Partition) -> Result<Found, WorkerError> {
         let ends = self.reader.ends(partition, WAIT_FOR_ENDS);
         let (Ok((start, end)), Some(owned)) = (ends, self.owned.get_mut(&partition)) else {
-            return Ok(false); // No answer now; it is asked again.
+            return Ok(Found::NoAnswer);
         };
         let offset = owned.shard.offset();
         let is_verified = owned.footing.is_verified();
@@ -103,6 +115,9 @@ impl Worker {
             );
             owned.footing.has_expired();
         }
-        Ok(has_expired)
+        Ok(match has_expired {
+            true => Found::Expired,
+            false => Found::Fits,
+        })
     }
 }

@@ -72,15 +72,15 @@ impl Reader {
         partitions: impl IntoIterator<Item = Partition>,
     ) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            if self.reading.remove(&partition) {
-                list.add_partition(&self.topic, partition);
-            }
+        let partitions: BTreeSet<_> = partitions.into_iter().collect();
+        for &partition in self.reading.intersection(&partitions) {
+            list.add_partition(&self.topic, partition);
         }
-        if list.count() == 0 {
-            return Ok(());
+        if list.count() > 0 {
+            self.consumer.incremental_unassign(&list)?;
+            self.reading.retain(|it| !partitions.contains(it));
         }
-        self.consumer.incremental_unassign(&list)
+        Ok(())
     }
 
     /// Where the log of a partition begins, and where it ends.
@@ -98,27 +98,74 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::Message;
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
     use super::*;
+
+    const PARTITIONS: Partition = 12;
+
+    fn cluster() -> MockCluster<'static, rdkafka::producer::DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("donations", PARTITIONS, 1).unwrap();
+        cluster
+    }
+
+    fn client(bootstrap_servers: &str) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings
+            .set("bootstrap.servers", bootstrap_servers)
+            .set("auto.offset.reset", "error")
+            .set("group.id", "anew");
+        settings
+    }
 
     /// With `assign` this aborts.
     #[test]
     fn it_can_be_pointed_anew_at_once_and_often() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("donations", 12, 1).unwrap();
-        let mut settings = ClientConfig::new();
-        settings
-            .set("bootstrap.servers", cluster.bootstrap_servers())
-            .set("group.id", "anew");
+        let cluster = cluster();
+        let settings = client(&cluster.bootstrap_servers());
         let mut reader = Reader::new(&settings, "donations", Arc::default()).unwrap();
         for offset in 0..500 {
-            let places = (0..12).map(|partition| (partition, Offset(offset % 3)));
+            let places = (0..PARTITIONS).map(|partition| (partition, Offset(offset % 3)));
             reader.read_from(places).unwrap();
-            reader.stop([(offset % 12) as Partition, 99]).unwrap();
+            reader.stop([offset as Partition % PARTITIONS, 99]).unwrap();
         }
         let assigned = reader.consumer().assignment().unwrap();
         assert_eq!(assigned.count(), reader.reading.len());
         assert_eq!(assigned.count(), 11);
+    }
+
+    #[test]
+    fn what_it_was_pointed_at_before_is_not_read() {
+        let cluster = cluster();
+        let settings = client(&cluster.bootstrap_servers());
+        let producer: BaseProducer = settings.create().unwrap();
+        for number in 0..PARTITIONS * 5 {
+            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to("donations").payload(b"x");
+            producer
+                .send(record.partition(number % PARTITIONS))
+                .unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+        let mut reader = Reader::new(&settings, "donations", Arc::default()).unwrap();
+        let consumer = reader.consumer().clone();
+        for first in [0, 3, 1, 4, 0, 2] {
+            let places = (0..PARTITIONS).map(|partition| (partition, Offset(first)));
+            reader.read_from(places).unwrap();
+            // The others have records in the queue when they are pointed anew.
+            let mut seen = BTreeSet::new();
+            while seen.len() < 3 {
+                if let Some(message) = consumer.poll(Duration::from_secs(30)) {
+                    let message = message.unwrap();
+                    if seen.insert(message.partition()) {
+                        assert_eq!(message.offset(), first);
+                    }
+                }
+            }
+        }
+        reader.stop(0..PARTITIONS).unwrap();
+        assert!(consumer.poll(Duration::from_millis(100)).is_none());
     }
 }

@@ -92,6 +92,8 @@ pub(super) struct Begun {
     watermark: Option<Millis>,
     /// Whether it has all sketches, and not only those that changed.
     whole: bool,
+    /// How long its bytes are before the first campaign.
+    head: usize,
     /// The places that are in it; all before `next` are encoded.
     places: Vec<usize>,
     next: usize,
@@ -148,13 +150,15 @@ impl Shard {
         // Twice as many bytes a campaign as the last time: a buffer that grows is copied,
         // all at once. Memory that is never written to is only a number.
         let room = (places.len() + 64) * (2 * self.kept_bytes_each + 256);
+        let counters = to_bytes(&head, Vec::with_capacity(room));
         self.kept = self.offset;
         self.begun = Some(Begun {
+            head: counters.len(),
             snapshot: Snapshot {
                 partition: self.partition,
                 from,
                 offset: self.offset,
-                counters: to_bytes(&head, Vec::with_capacity(room)),
+                counters,
                 ids: self.ids.ids(),
             },
             watermark: self.watermark,
@@ -179,7 +183,8 @@ impl Shard {
         }
         let is_done = |begun: &mut Begun| begun.next == begun.places.len();
         let begun = self.begun.take_if(is_done)?;
-        self.kept_bytes_each = begun.snapshot.counters.len() / begun.places.len().max(1);
+        let of_campaigns = begun.snapshot.counters.len() - begun.head;
+        self.kept_bytes_each = of_campaigns / begun.places.len().max(1);
         Some(begun.snapshot)
     }
 
@@ -435,8 +440,7 @@ mod tests {
                     continue;
                 }
                 shard.begin_snapshot(kept.is_empty() || what == 1);
-                // It is folded on meanwhile, and flushed, and all that is forgotten
-                // when it is restored.
+                // It is folded on meanwhile, and flushed.
                 let mut number = next;
                 let snapshot = loop {
                     if let Some(snapshot) = shard.continue_snapshot(3) {
@@ -454,6 +458,12 @@ mod tests {
                     kept.clear();
                 }
                 kept.push(snapshot);
+                if what == 2 {
+                    (next..number).for_each(|number| apply(&mut straight, number));
+                    next = number;
+                    continue;
+                }
+                // What came meanwhile is forgotten.
                 let last = kept.last().unwrap();
                 let counters = kept.iter().map(|snapshot| &snapshot.counters[..]);
                 shard = Shard::restore(3, rules(), counters, ids_of(last)).unwrap();
