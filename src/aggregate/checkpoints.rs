@@ -77,7 +77,9 @@ pub(super) struct Taking {
 
 /// How long a checkpoint may take; short of what [`Keeper::save`] allows.
 const SAVE_WITHIN: Duration = Duration::from_secs(120);
-/// The same of tidying up after it.
+/// After how long it is said what it waits for.
+const LONG: Duration = Duration::from_secs(15);
+/// How long tidying up after it may take.
 const TIDY_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked at whether what is waited for has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -211,10 +213,14 @@ impl Checkpoints {
                 permit,
             } = taking;
             let written = timeout(SAVE_WITHIN, async {
-                while !dead_letters.are_delivered(letters) {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                let saved = keeper.save(snapshot, last_record, now_ms).await;
+                let delivered = async {
+                    while !dead_letters.are_delivered(letters) {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
+                };
+                told(partition, "its dead letters to be acknowledged", delivered).await;
+                let saved = keeper.save(snapshot, last_record, now_ms);
+                let saved = told(partition, "the store to take it", saved).await;
                 saved.map_err(|error| error.to_string())
             });
             let written = written.await.unwrap_or_else(|_| {
@@ -226,7 +232,8 @@ impl Checkpoints {
             });
             drop(permit);
             if written.is_ok() {
-                let why = match timeout(TIDY_WITHIN, keeper.tidy(now_ms())).await {
+                let tidied = timeout(TIDY_WITHIN, keeper.tidy(now_ms()));
+                let why = match told(partition, "the store to be tidied up", tidied).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.in_full()),
                     Err(_) => Some("the store does not answer".to_owned()),
@@ -237,6 +244,21 @@ impl Checkpoints {
             }
             let _ = reply.send(Reply::Saved(partition, keeper, written));
         });
+    }
+}
+
+/// Does what a checkpoint needs, and says so if that takes long.
+async fn told<T>(partition: Partition, what: &str, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    match timeout(LONG, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            tracing::warn!(
+                "the checkpoint of partition {partition} has been waiting for {what} for {} s",
+                LONG.as_secs()
+            );
+            work.await
+        }
     }
 }
 
