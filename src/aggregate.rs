@@ -26,6 +26,7 @@ use crate::kafka::client::{self, Health};
 use crate::kafka::member::Done;
 use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
+use crate::logging::Seldom;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetters;
 use crate::shard::{DonorsFlush, Flush, Rules, Shard};
@@ -101,7 +102,7 @@ pub struct Worker {
     /// Of which partition.
     asked_for: Partition,
     /// When trouble that people must end was last told.
-    told: Option<Instant>,
+    told: Seldom,
 }
 
 /// Where a worker is in what lay in its partitions when it got them.
@@ -176,7 +177,7 @@ impl Worker {
             has_missed: false,
             asked_at: None,
             asked_for: -1,
-            told: None,
+            told: Seldom::default(),
         })
     }
 

@@ -5,6 +5,8 @@
 //! to standard error when it is down, all but what the bound drops, and that is
 //! counted.
 
+mod seldom;
+
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
@@ -17,6 +19,8 @@ use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
+
+pub use seldom::Seldom;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +18,7 @@ use crate::checkpoint::{
 };
 use crate::config::CheckpointsConfig;
 use crate::kafka::clock::now_ms;
+use crate::logging::Seldom;
 use crate::offset::Partition;
 use crate::publish::dead_letters::DeadLetters;
 use crate::shard::{Rules, Snapshot};
@@ -86,8 +87,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long to wait before a store that fails is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often it is said that it fails.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// How many checkpoints are on their way to the store at a time; each is in memory.
 const SAVING: usize = 4;
 
@@ -157,7 +156,7 @@ impl Checkpoints {
     ) -> Option<Result<Option<Restored>, RestoreError>> {
         let folder = self.folder(partition);
         remove_left_over(&folder);
-        let mut said: Option<Instant> = None;
+        let mut said = Seldom::default();
         while !self.shutdown.has_begun() {
             let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules);
             let restored = tokio::select! {
@@ -166,8 +165,7 @@ impl Checkpoints {
             };
             match restored {
                 Err(RestoreError::Store(error)) => {
-                    if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-                        said = Some(Instant::now());
+                    if said.is_due() {
                         tracing::warn!(
                             "partition {partition} waits for its checkpoint: {}; trying on",
                             error.in_full()

@@ -9,6 +9,7 @@ use super::{FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
+use crate::logging::Seldom;
 use crate::money::group_thousands;
 use crate::offset::Partition;
 use crate::shard::Shard;
@@ -21,9 +22,6 @@ const SLICE: Duration = Duration::from_millis(2);
 const AT_A_TIME: usize = 100;
 /// How long the shard of a partition that is not ours any more is kept in memory.
 const PARKED_FOR: Duration = Duration::from_secs(60);
-/// How often it is said that checkpoints fail.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
-
 /// How long the store may be too slow before it is said.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 /// How often it is looked at, at the end, whether another worker has left room.
@@ -40,11 +38,11 @@ pub(super) struct Kept {
     /// changes is a part of folding.
     stopped_at_most: (Duration, Duration),
     /// When it was said last that those of a partition fail, if they do.
-    failing: BTreeMap<Partition, Instant>,
+    failing: BTreeMap<Partition, Seldom>,
     /// Since when the store has not kept up, or when that was said.
     slow_since: Option<Instant>,
     /// When it was said last that nothing is deleted.
-    untidy: Option<Instant>,
+    untidy: Seldom,
 }
 
 /// A moment at which the fold stopped.
@@ -232,9 +230,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                let said = self.kept.failing.get(&partition);
-                if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-                    self.kept.failing.insert(partition, Instant::now());
+                if self.kept.failing.entry(partition).or_default().is_due() {
                     tracing::warn!(
                         "no checkpoint of {}/{partition} is written: {error}; trying on. Totals \
                          are exact all the same; a restart takes longer",
@@ -256,12 +252,7 @@ impl Worker {
     }
 
     fn is_untidy(&mut self, partition: Partition, why: &str) {
-        if self
-            .kept
-            .untidy
-            .is_none_or(|said| said.elapsed() >= SAY_AGAIN)
-        {
-            self.kept.untidy = Some(Instant::now());
+        if self.kept.untidy.is_due() {
             tracing::warn!(
                 "old checkpoints of {}/{partition} are not deleted: {why}; trying on",
                 self.topic

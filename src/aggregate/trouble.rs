@@ -60,16 +60,11 @@ impl Worker {
                 return self.read_damaged_again(error);
             }
             _ if self.health.note(&error) => {}
-            _ if self
-                .told
-                .is_some_and(|at| at.elapsed() < Duration::from_secs(30)) => {}
-            _ => {
-                self.told = Some(Instant::now());
-                match client::advice(&error, &self.topic, &self.group) {
-                    Some(advice) => tracing::error!("reading {}: {advice}; trying on", self.topic),
-                    None => tracing::warn!("reading {}: {error}; trying on", self.topic),
-                }
-            }
+            _ if !self.told.is_due() => {}
+            _ => match client::advice(&error, &self.topic, &self.group) {
+                Some(advice) => tracing::error!("reading {}: {advice}; trying on", self.topic),
+                None => tracing::warn!("reading {}: {error}; trying on", self.topic),
+            },
         }
         Ok(())
     }

@@ -105,19 +105,16 @@ impl Worker {
                 end,
             });
         }
-        let has_expired = !is_verified && owned.read_from() < start;
-        if has_expired {
-            // A new log begins at 0, so this is the old one, and all that has expired
-            // of it is in the shard.
-            tracing::info!(
-                "{}/{partition}: the log begins where the shard ends, at {start}",
-                self.topic
-            );
-            owned.footing.has_expired();
+        if is_verified || owned.read_from() >= start {
+            return Ok(Found::Fits);
         }
-        Ok(match has_expired {
-            true => Found::Expired,
-            false => Found::Fits,
-        })
+        // A new log begins at 0, so this is the old one, and all that has expired of it
+        // is in the shard.
+        tracing::info!(
+            "{}/{partition}: the log begins where the shard ends, at {start}",
+            self.topic
+        );
+        owned.footing.has_expired();
+        Ok(Found::Expired)
     }
 }

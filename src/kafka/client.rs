@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::clock::now_ms;
 use crate::config::KafkaConfig;
+use crate::logging::Seldom;
 
 /// A name that no other process has or had: host, process id, and when it started.
 /// The id alone would not do, since in containers it is 1 for all.
@@ -183,12 +184,10 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct HealthState {
     down_since: Option<Instant>,
-    said: Option<Instant>,
+    said: Seldom,
     /// What librdkafka said last about a connection that failed.
     last_failure: String,
 }
-
-const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 impl Health {
     fn with<T>(&self, change: impl FnOnce(&mut HealthState) -> T) -> T {
@@ -210,8 +209,7 @@ impl Health {
         self.with(|state| {
             let now = Instant::now();
             state.down_since.get_or_insert(now);
-            if state.said.is_none_or(|said| now - said >= SAY_AGAIN) {
-                state.said = Some(now);
+            if state.said.is_due() {
                 let reason = match state.last_failure.as_str() {
                     "" => "no answer",
                     reason => reason,
@@ -227,7 +225,7 @@ impl Health {
     /// A broker has answered.
     pub fn is_up(&self) {
         self.with(|state| {
-            state.said = None;
+            state.said = Seldom::default();
             if let Some(since) = state.down_since.take() {
                 tracing::info!(
                     "Kafka answers again, after {:.1} s",

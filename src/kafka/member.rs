@@ -20,6 +20,7 @@ use super::client::{self, Context, Health};
 use super::membership::{Confirmer, Membership};
 use super::topics;
 use crate::config::KafkaConfig;
+use crate::logging::Seldom;
 use crate::offset::Partition;
 
 /// What happens to the member.
@@ -118,7 +119,7 @@ impl Member {
     /// them: `leave`.
     pub fn run(self, stop: impl Fn() -> bool, leave: impl Fn() -> bool) {
         let mut looked: Option<Instant> = None;
-        let mut trouble_said: Option<Instant> = None;
+        let mut trouble_said = Seldom::default();
         let mut has_ended = false;
         while !stop() {
             match self.consumer.poll(Duration::from_millis(50)) {
@@ -170,7 +171,7 @@ impl Member {
         self.consumer.poll(Duration::from_millis(100));
     }
 
-    fn note(&self, error: &KafkaError, said: &mut Option<Instant>) {
+    fn note(&self, error: &KafkaError, said: &mut Seldom) {
         // What is fatal is told by itself.
         if matches!(error, KafkaError::MessageConsumptionFatal(_)) || self.health.note(error) {
             return;
@@ -188,8 +189,7 @@ impl Member {
         ) {
             return;
         }
-        if said.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
-            *said = Some(Instant::now());
+        if said.is_due() {
             let advice = client::advice(error, &self.topic, &self.group);
             let text = advice.unwrap_or_else(|| format!("group {}: {error}", self.group));
             let _ = self.events.send(MemberEvent::Trouble(text));

@@ -16,6 +16,7 @@ use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::group::{self, GroupMember};
 use crate::kafka::topics::{self, ANSWER_WITHIN};
+use crate::logging::Seldom;
 use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
@@ -46,7 +47,7 @@ pub struct Cuts {
     reader: BaseConsumer<Context>,
     /// How long a member of a group may be dead.
     patience: Duration,
-    told: Option<Instant>,
+    told: Seldom,
 }
 
 impl Cuts {
@@ -66,7 +67,7 @@ impl Cuts {
             topic: topic.to_owned(),
             reader: settings.create_with_context(context)?,
             patience: config.session_timeout + Duration::from_secs(2),
-            told: None,
+            told: Seldom::default(),
         })
     }
 
@@ -247,12 +248,7 @@ impl Cuts {
 
     fn tell(&mut self, error: &KafkaError) {
         let known = self.reader.context().health.note(error);
-        if !known
-            && self
-                .told
-                .is_none_or(|at| at.elapsed() >= Duration::from_secs(30))
-        {
-            self.told = Some(Instant::now());
+        if !known && self.told.is_due() {
             let advice =
                 client::advice(error, &self.topic, "").unwrap_or_else(|| error.to_string());
             tracing::warn!("reading {}: {advice}; trying on", self.topic);

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -28,6 +28,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use crate::config::KafkaConfig;
 use crate::event::Rejected;
 use crate::kafka::client::{self, Context, Health};
+use crate::logging::Seldom;
 use crate::offset::Partition;
 use crate::shutdown::Shutdown;
 
@@ -64,7 +65,7 @@ struct State {
     /// Sent and not yet acknowledged, by their numbers.
     waiting: Mutex<BTreeSet<u64>>,
     failed: Mutex<Vec<(u64, OwnedMessage)>>,
-    told: Mutex<Option<Instant>>,
+    told: Mutex<Seldom>,
 }
 
 /// What is kept of a value that the topic does not take whole, at most.
@@ -251,8 +252,7 @@ impl State {
     /// Says that deliveries fail, every half a minute.
     fn tell(&self, error: &KafkaError, topic: &str) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at: Instant| at.elapsed() >= Duration::from_secs(30)) {
-            *told = Some(Instant::now());
+        if told.is_due() {
             let advice = client::advice(error, topic, "").unwrap_or_else(|| error.to_string());
             tracing::warn!("dead letters to {topic} are not delivered: {advice}; trying on");
         }

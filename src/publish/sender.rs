@@ -1,7 +1,7 @@
 //! Sending upserts, and waiting until the brokers have acknowledged all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
+use crate::logging::Seldom;
 use crate::shutdown::Shutdown;
 
 /// A record that replaces those of the same key.
@@ -58,7 +59,7 @@ pub struct Sender {
     health: Arc<Health>,
     producer: BaseProducer<Acknowledgements>,
     answers: Arc<Mutex<Answers>>,
-    told: Option<Instant>,
+    told: Seldom,
 }
 
 #[derive(Default)]
@@ -83,7 +84,7 @@ impl Sender {
             health,
             producer,
             answers,
-            told: None,
+            told: Seldom::default(),
         })
     }
 
@@ -196,9 +197,8 @@ fn producer(
 }
 
 /// Says that deliveries fail, every half a minute.
-fn tell(told: &mut Option<Instant>, error: &KafkaError, topic: &str) {
-    if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(30)) {
-        *told = Some(Instant::now());
+fn tell(told: &mut Seldom, error: &KafkaError, topic: &str) {
+    if told.is_due() {
         let advice = client::advice(error, topic, "").unwrap_or_else(|| error.to_string());
         tracing::warn!("upserts to {topic} are not delivered: {advice}; trying on");
     }
