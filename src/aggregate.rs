@@ -143,13 +143,10 @@ impl Worker {
         until: Option<BTreeMap<Partition, Offset>>,
         ends: WorkerEnds,
     ) -> Result<Worker, KafkaError> {
-        let mut settings = client::reader(&config.kafka);
-        if until.is_some() {
-            // The end of a partition is not always behind a record.
-            settings.set("enable.partition.eof", "true");
-            // Only the leader knows how far the log goes.
-            settings.set("client.rack", "");
-        }
+        let settings = match until {
+            Some(_) => client::reader_to_the_end(&config.kafka),
+            None => client::reader(&config.kafka),
+        };
         let topic = &config.topics.donations;
         let reader = Reader::new(&settings, topic, ends.health.clone())?;
         Ok(Worker {

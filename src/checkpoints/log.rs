@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::aggregate::record;
 use crate::checkpoint::RecordId;
 use crate::config::Config;
-use crate::kafka::client::{self, Context, Health};
+use crate::kafka::client::{self, Health};
+use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 use crate::shard::{Rules, Shard};
@@ -76,9 +75,9 @@ fn because(why: &str) -> String {
     }
 }
 
-/// A log, and the consumer that reads it.
+/// A log, and what reads it, one partition at a time.
 pub(super) struct Log {
-    consumer: BaseConsumer<Context>,
+    reader: Reader,
     health: Arc<Health>,
     topic: String,
     group: String,
@@ -104,17 +103,10 @@ pub(super) enum Folded {
 impl Log {
     pub fn open(config: &Config) -> Result<Log, LogError> {
         let health = Arc::new(Health::default());
-        let mut settings = client::reader(&config.kafka);
-        // The end of a partition is not always behind a record, and only the leader
-        // knows how far the log goes.
-        settings.set("enable.partition.eof", "true");
-        settings.set("client.rack", "");
-        let context = Context {
-            health: health.clone(),
-        };
-        let consumer = settings.create_with_context(context);
+        let settings = client::reader_to_the_end(&config.kafka);
+        let reader = Reader::new(&settings, &config.topics.donations, health.clone());
         Ok(Log {
-            consumer: consumer.map_err(LogError::Client)?,
+            reader: reader.map_err(LogError::Client)?,
             health,
             topic: config.topics.donations.clone(),
             group: config.kafka.group.clone(),
@@ -126,7 +118,21 @@ impl Log {
     /// last record before that should stand, if any does. `tick` hears how far it is,
     /// and says whether it is still wanted.
     pub fn fold(
-        &self,
+        &mut self,
+        partition: Partition,
+        rules: Rules,
+        to: Offset,
+        last_record: Option<RecordId>,
+        tick: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Folded, LogError> {
+        let folded = self.read(partition, rules, to, last_record, tick);
+        // An error of this partition, still on its way, does not say whose it is.
+        self.reader.stop([partition]).map_err(LogError::Client)?;
+        folded
+    }
+
+    fn read(
+        &mut self,
         partition: Partition,
         rules: Rules,
         to: Offset,
@@ -143,10 +149,10 @@ impl Log {
         let look_from = last_record.map_or(0, |it| it.offset);
         let mut shard = Box::new(Shard::new(partition, rules));
         let (mut last, mut count, mut ended_at) = (None, 0, None);
-        self.assign(partition, Offset::START)?;
+        self.read_from(partition, Offset::START)?;
         let mut heard = Instant::now();
         while shard.offset() < to {
-            match self.consumer.poll(POLL) {
+            match self.reader.consumer().poll(POLL) {
                 None if !tick(shard.offset().0 as u64) => return Ok(Folded::Unwanted),
                 None if heard.elapsed() < STALL => continue,
                 None => {
@@ -156,7 +162,6 @@ impl Log {
                         why: self.health.last_failure(),
                     });
                 }
-                Some(Ok(message)) if message.partition() != partition => continue,
                 Some(Ok(message)) if message.offset() >= to.0 => break,
                 Some(Ok(message)) => {
                     let record = record(&message);
@@ -178,7 +183,7 @@ impl Log {
                     if end < to {
                         return Ok(Folded::TooShort { end });
                     }
-                    self.assign(partition, shard.offset())?;
+                    self.read_from(partition, shard.offset())?;
                 }
                 Some(Err(error)) => {
                     // Retention goes on while we read.
@@ -211,10 +216,8 @@ impl Log {
     }
 
     fn ends(&self, partition: Partition) -> Result<(Offset, Offset), LogError> {
-        let ends = self
-            .consumer
-            .fetch_watermarks(&self.topic, partition, ANSWER_WITHIN);
-        let (start, end) = ends.map_err(|error| {
+        let ends = self.reader.ends(partition, ANSWER_WITHIN);
+        ends.map_err(|error| {
             self.refused(&error).unwrap_or_else(|| {
                 let (place, why) = (self.place(partition), self.health.last_failure());
                 LogError::NoAnswer {
@@ -222,8 +225,7 @@ impl Log {
                     source: error,
                 }
             })
-        })?;
-        Ok((Offset(start), Offset(end)))
+        })
     }
 
     fn place(&self, partition: Partition) -> String {
@@ -234,10 +236,8 @@ impl Log {
         client::advice(error, &self.topic, &self.group).map(LogError::Refused)
     }
 
-    fn assign(&self, partition: Partition, from: Offset) -> Result<(), LogError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, KafkaOffset::Offset(from.0))
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(LogError::Client)
+    fn read_from(&mut self, partition: Partition, from: Offset) -> Result<(), LogError> {
+        let pointed = self.reader.read_from([(partition, from)]);
+        pointed.map_err(LogError::Client)
     }
 }

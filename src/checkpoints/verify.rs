@@ -111,7 +111,7 @@ fn verify_some(
     next: &AtomicUsize,
     told: &SyncSender<Result<Step, Error>>,
 ) -> Result<(), Error> {
-    let log = Log::open(config)?;
+    let mut log = Log::open(config)?;
     loop {
         let place = next.fetch_add(1, Ordering::Relaxed);
         let Some(&partition) = partitions.get(place) else {
@@ -119,7 +119,7 @@ fn verify_some(
         };
         let tell = |step| told.send(Ok(step)).is_ok();
         let mut tick = |folded| tell(Step::Folded(place, folded));
-        let outcome = verify(site, &log, partition, &mut tick)?;
+        let outcome = verify(site, &mut log, partition, &mut tick)?;
         if !outcome.is_some_and(|outcome| tell(Step::Done(place, outcome))) {
             return Ok(());
         }
@@ -241,7 +241,7 @@ fn newest(site: &Site, partition: Partition) -> Result<Option<Kept>, Error> {
 /// How a partition comes out; `None` if nobody wants to know any more.
 fn verify(
     site: &Site,
-    log: &Log,
+    log: &mut Log,
     partition: Partition,
     tick: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Outcome>, Error> {

@@ -105,6 +105,15 @@ pub fn reader(config: &KafkaConfig) -> ClientConfig {
     settings(config, "reader", &good, &must)
 }
 
+/// Such a consumer that tells when it is at the end of a partition, which is not always
+/// behind a record. It asks the leaders alone: only they know how far the log goes.
+pub fn reader_to_the_end(config: &KafkaConfig) -> ClientConfig {
+    let mut settings = reader(config);
+    settings.set("enable.partition.eof", "true");
+    settings.set("client.rack", "");
+    settings
+}
+
 /// The consumer that speaks for this process in the group.
 pub fn member(config: &KafkaConfig) -> ClientConfig {
     let mut settings = in_group(config, "member", config.session_timeout / 3);

@@ -60,9 +60,7 @@ impl Cuts {
         let context = Context {
             health: health.clone(),
         };
-        let mut settings = client::reader(config);
-        // The end of a partition is not always behind a record.
-        settings.set("enable.partition.eof", "true");
+        let settings = client::reader_to_the_end(config);
         Ok(Cuts {
             topic: topic.to_owned(),
             reader: settings.create_with_context(context)?,
