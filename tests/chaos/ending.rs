@@ -17,6 +17,8 @@ const DEAD_LETTERS: &str = "donations.dead-letters";
 
 /// How long the last of it may take.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// How long folding the log once more may take.
+const VERIFIED: Duration = Duration::from_secs(600);
 /// How long nothing may come while the log is read back.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -53,6 +55,8 @@ pub fn end(world: &mut World) -> (Seen, Truth) {
     truth.count_to(&ends);
     expect(check_totals(&seen, &truth));
     expect(check_dead_letters(world, &truth));
+    check_sample(&seen);
+    check_checkpoints(world);
     (seen, truth)
 }
 
@@ -83,6 +87,21 @@ fn check_totals(seen: &Seen, truth: &Truth) -> Checked {
         &of_others,
         &Vec::new(),
     )
+}
+
+/// Cuts were recomputed all along, not only at the end.
+fn check_sample(seen: &Seen) {
+    let (checked, complete) = (seen.checked.0, seen.reader.figures.complete);
+    assert!(
+        checked * 10 >= complete,
+        "only {checked} of {complete} cuts were recomputed"
+    );
+}
+
+/// The last checkpoints are the fold, too.
+fn check_checkpoints(world: &World) {
+    let verified = world.processes.verify(VERIFIED).succeeded();
+    assert!(verified.stdout.contains("to the byte"), "{verified}");
 }
 
 /// Every record that cannot be counted has its letter, and no other has.

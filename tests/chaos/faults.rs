@@ -115,11 +115,11 @@ impl Fault {
             }
             KillStandby => {
                 world.moment();
+                world.look(); // Whoever has ended is started again.
                 let active = world.active();
                 world.mark();
-                if let Some(standby) = world.processes.other_than(active) {
-                    world.processes.kill(standby);
-                }
+                let standby = world.processes.other_than(active);
+                world.processes.kill(standby.expect("two processes"));
             }
             StopActive => stop_active(world),
             IsolateActive => isolate_active(world),
@@ -147,14 +147,14 @@ impl Fault {
                 world.moment();
                 world.mark();
                 store::set_writable(world.checkpoints.path(), false);
-                world.hold_between(4_000..6_000);
+                hold_until_it_fails(world);
                 store::set_writable(world.checkpoints.path(), true);
             }
             StoreFull => {
                 world.moment();
                 world.mark();
                 world.processes.limit_files(Some(FULL_BYTES));
-                world.hold_between(4_000..6_000);
+                hold_until_it_fails(world);
                 world.processes.limit_files(None);
             }
             FlipByte => damage(world, Damage::Flip),
@@ -179,6 +179,14 @@ fn wait_for_checkpoint(world: &mut World) {
     while store::files(world.checkpoints.path()).is_subset(&before) {
         assert!(begun.elapsed() < CHECKPOINT, "no checkpoint is written");
     }
+}
+
+/// Until a checkpoint was not written, and some more.
+fn hold_until_it_fails(world: &mut World) {
+    let failures = |world: &World| world.processes.count_said("is written: ");
+    let before = failures(world);
+    world.hold_between(4_000..6_000);
+    world.wait_until(SOON, "a checkpoint fails", |world| failures(world) > before);
 }
 
 /// For longer than the session, and not always until others have taken over. Half

@@ -95,6 +95,12 @@ fn whatever_breaks_every_total_is_the_fold_of_the_log() {
     }
     let wrote_for = report.elapsed();
     let (seen, truth) = ending::end(&mut world);
+    let said = |words| world.processes.count_said(words);
+    let (restored, skipped) = (said("restored at offset"), said("is skipped: "));
+    if only.is_empty() {
+        assert!(restored > 0, "nothing was ever restored");
+        assert!(skipped > 0, "no damaged checkpoint was ever met");
+    }
 
     report.print_faults();
     let cut = truth.cut();
@@ -107,6 +113,7 @@ fn whatever_breaks_every_total_is_the_fold_of_the_log() {
         world.processes.started,
         world.processes.explained,
     );
+    eprintln!("{restored} partitions were restored; {skipped} damaged checkpoints were skipped");
     eprintln!(
         "{} records at {:.0} a second for {} campaigns: {} duplicates, {} dead letters, {} late",
         cut.events,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{Running, tally99};
+use crate::process::{self, Finished, Running, tally99};
 
 /// Ids are forgotten so soon that some repeats come after that.
 pub const HORIZON_S: i64 = 45;
@@ -78,8 +78,7 @@ impl Processes {
 
     fn command(&self) -> Command {
         let mut run = tally99(["run", "--bootstrap-servers", &self.bootstrap]);
-        run.args(["--workers", "2"]);
-        run.env("TALLY99_COUNTING_DEDUP_HORIZON_S", HORIZON_S.to_string());
+        run.args(["--workers", "2", "--standby"]);
         run.env(
             "TALLY99_KAFKA_SESSION_TIMEOUT_MS",
             SESSION.as_millis().to_string(),
@@ -87,10 +86,15 @@ impl Processes {
         if let Some(filter) = std::env::var_os("CHAOS_LOG") {
             run.env("RUST_LOG", filter);
         }
-        let url = format!("file://{}", self.checkpoints.display());
-        run.args(["--standby", "--checkpoints", &url]);
         run.env("TALLY99_CHECKPOINTS_INTERVAL_MS", "2000");
-        unprivileged(&run)
+        unprivileged(self.configured(&mut run))
+    }
+
+    /// With what says which checkpoints are meant.
+    fn configured<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let url = format!("file://{}", self.checkpoints.display());
+        command.args(["--checkpoints", &url]);
+        command.env("TALLY99_COUNTING_DEDUP_HORIZON_S", HORIZON_S.to_string())
     }
 
     /// Starts what is missing, and looks at what has ended: fails the test where
@@ -105,7 +109,7 @@ impl Processes {
             } = self.running.remove(place);
             let ended = running.wait(Duration::ZERO);
             self.logs.insert(number, ended.stderr.clone());
-            // Two of three explain themselves: the group has others now.
+            // Both say that the group has others now.
             let is_explained = ended.status.code() == Some(3)
                 && [
                     "others have taken over",
@@ -202,8 +206,25 @@ impl Processes {
             it.running.signal(Signal::TERM);
         }
         for it in self.running.drain(..) {
-            it.running.wait(deadline).succeeded();
+            let ended = it.running.wait(deadline).succeeded();
+            self.logs.insert(it.number, ended.stderr);
         }
+    }
+
+    /// How often any of them, also of those that have ended, said these words.
+    pub fn count_said(&self, words: &str) -> usize {
+        let running: Vec<_> = self.running.iter().map(|it| it.running.stderr()).collect();
+        let all = self.logs.values().chain(&running);
+        all.map(|log| log.matches(words).count()).sum()
+    }
+
+    /// Folds the log once more up to the newest checkpoints, and compares.
+    pub fn verify(&self, deadline: Duration) -> Finished {
+        let args = ["checkpoints", "verify", "--bootstrap-servers"];
+        process::run(
+            self.configured(tally99(args).arg(&self.bootstrap)),
+            deadline,
+        )
     }
 
     /// What they printed last.

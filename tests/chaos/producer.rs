@@ -60,6 +60,10 @@ impl Producer {
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // With more under way, librdkafka 2.12 may write some of them twice when a
+            // leader dies: told that they are out of order, it sends them again as
+            // another producer (confluentinc/librdkafka#4953).
+            .set("max.in.flight.requests.per.connection", "1")
             .set("message.timeout.ms", "0")
             .set("compression.type", "lz4")
             .set("linger.ms", "5");
