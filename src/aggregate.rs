@@ -23,6 +23,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Config;
 use crate::kafka::client::{self, Health};
+use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
@@ -95,6 +96,10 @@ pub struct Worker {
     shutdown: Shutdown,
     backlog: Backlog,
     damaged: Option<Damage>,
+    /// When the reader was last looked into, and when it was last seen to have nothing:
+    /// times since the machine's start.
+    polled_at: Duration,
+    empty_at: Duration,
     /// Whether the log did not have what the reader asked for.
     has_missed: bool,
     /// When the ends of the log were asked for last.
@@ -171,6 +176,8 @@ impl Worker {
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
             damaged: None,
+            polled_at: Duration::ZERO,
+            empty_at: Duration::ZERO,
             has_missed: false,
             asked_at: None,
             asked_for: -1,
@@ -270,6 +277,7 @@ impl Worker {
         for partition in partitions {
             if let Some(owned) = self.owned.get_mut(partition) {
                 owned.doubt();
+                owned.heard_at = clock::since_boot();
             }
         }
         self.point_reader(partitions);

@@ -67,8 +67,13 @@ impl fmt::Display for Job {
 /// What the publisher answers.
 #[derive(Debug)]
 pub enum Report {
-    /// Where those before us ended; publishing may begin when it is reached.
-    Begun(Gate),
+    /// What is known once it may begin.
+    Begun {
+        /// Where those before us ended: publishing begins when it is reached.
+        gate: Gate,
+        /// Where the log of each partition ends.
+        log_end: BTreeMap<Partition, Offset>,
+    },
     /// The cut with this number is complete.
     Complete(u64),
     /// The cut is not complete, and this process must begin anew.
@@ -193,7 +198,11 @@ impl Publisher {
             }
         }
         (self.must_begin, self.has_begun) = (false, true);
-        Some(Report::Begun(Gate::at(gate)))
+        let gate = Gate::at(gate);
+        Some(Report::Begun {
+            gate,
+            log_end: ends,
+        })
     }
 
     /// Why the totals of the cuts before ours must not be replaced by ours.

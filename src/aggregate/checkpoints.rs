@@ -87,6 +87,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long to wait before a store that fails is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often in a row a store is asked for what it does not hand out although it
+/// lists it, until that is taken for damaged.
+const UNREADABLE_TRIES: u32 = 30;
 /// How many checkpoints are on their way to the store at a time; each is in memory.
 const SAVING: usize = 4;
 
@@ -156,15 +159,21 @@ impl Checkpoints {
     ) -> Option<Result<Option<Restored>, RestoreError>> {
         let folder = self.folder(partition);
         remove_left_over(&folder);
-        let mut said = Seldom::default();
+        let (mut said, mut unreadable) = (Seldom::default(), 0);
         while !self.shutdown.has_begun() {
-            let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules);
+            let skip = unreadable >= UNREADABLE_TRIES;
+            let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules, skip);
+            let restored = told(partition, "the store to hand it out", restored);
             let restored = tokio::select! {
                 restored = restored => restored,
                 () = self.end() => return None,
             };
+            unreadable = match &restored {
+                Err(RestoreError::Unreadable(_)) => unreadable + 1,
+                _ => 0,
+            };
             match restored {
-                Err(RestoreError::Store(error)) => {
+                Err(RestoreError::Store(error) | RestoreError::Unreadable(error)) => {
                     if said.is_due() {
                         tracing::warn!(
                             "partition {partition} waits for its checkpoint: {}; trying on",
@@ -212,7 +221,7 @@ impl Checkpoints {
             } = taking;
             let written = timeout(SAVE_WITHIN, async {
                 let delivered = async {
-                    while !dead_letters.are_delivered(letters) {
+                    while !dead_letters.are_delivered(partition, letters) {
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 };
@@ -223,7 +232,7 @@ impl Checkpoints {
             });
             let written = written.await.unwrap_or_else(|_| {
                 let seconds = SAVE_WITHIN.as_secs();
-                Err(match dead_letters.are_delivered(letters) {
+                Err(match dead_letters.are_delivered(partition, letters) {
                     true => format!("the store has not taken it within {seconds} s"),
                     false => format!("dead letters are not acknowledged within {seconds} s"),
                 })

@@ -24,6 +24,7 @@ const AT_A_TIME: usize = 100;
 const PARKED_FOR: Duration = Duration::from_secs(60);
 /// How long the store may be too slow before it is said.
 const SLOW_FOR: Duration = Duration::from_secs(60);
+const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 /// How often it is looked at, at the end, whether another worker has left room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -186,9 +187,14 @@ impl Worker {
                 Owned::new(shard, Footing::of(manifest.last_record), Some(keeper))
             }
             None => {
+                tracing::info!("partition {partition}: no checkpoint; folded from the beginning");
                 let shard = Shard::new(partition, self.rules.clone());
                 Owned::new(shard, Footing::of(None), Some(keeper))
             }
+        };
+        let owned = Owned {
+            kept_at: self.staggered(partition),
+            ..owned
         };
         // Taken from us meanwhile, it is true all the same.
         match is_ours {
@@ -198,20 +204,18 @@ impl Worker {
                 self.parked.insert(partition, Owned { parked_at, ..owned });
             }
         }
-        self.stagger();
         Ok(())
     }
 
-    /// Spreads the checkpoints of our partitions over the interval.
-    fn stagger(&mut self) {
-        let Some(checkpoints) = &self.checkpoints else {
-            return;
-        };
-        let (count, now) = (self.owned.len() as u32, Instant::now());
-        for (place, owned) in (0..).zip(self.owned.values_mut()) {
-            let early = checkpoints.interval * place / count;
-            owned.kept_at = now.checked_sub(early).unwrap_or(now);
-        }
+    /// When the last checkpoint of a partition is to have been, so that those of all
+    /// are spread over the interval.
+    fn staggered(&self, partition: Partition) -> Instant {
+        let now = Instant::now();
+        let interval = self.checkpoints.as_ref().map(|it| it.interval);
+        // Multiples of the golden ratio lie evenly between whole numbers, however many.
+        let part = (f64::from(partition) * GOLDEN_RATIO).fract();
+        let early = interval.unwrap_or_default().mul_f64(part);
+        now.checked_sub(early).unwrap_or(now)
     }
 
     fn saved(&mut self, partition: Partition, keeper: Box<Keeper>, saved: Result<Written, String>) {
@@ -241,8 +245,8 @@ impl Worker {
         }
         let owned = self.owned.get_mut(&partition);
         if let Some(owned) = owned.or_else(|| self.parked.get_mut(&partition)) {
+            owned.unsaved = !is_written || keeper.is_damaged();
             owned.keeper = Some(keeper);
-            owned.unsaved = !is_written;
             if is_written {
                 self.leave(partition);
             } else {
@@ -323,11 +327,11 @@ impl Worker {
         let (Some(owned), Some(permit)) = (owned, permit) else {
             return false;
         };
-        let Some(keeper) = owned.keeper.take() else {
+        let Some(mut keeper) = owned.keeper.take() else {
             return false;
         };
         owned.kept_at = Instant::now();
-        owned.shard.begin_snapshot(keeper.needs_full());
+        owned.shard.begin_snapshot(keeper.begin());
         owned.taking = Some(Taking {
             keeper,
             last_record: owned.footing.last_record(),

@@ -1,6 +1,6 @@
 //! A partition in the hands of a worker.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::checkpoints::Taking;
 use crate::checkpoint::{Footing, Keeper};
@@ -15,12 +15,15 @@ pub(super) struct Owned {
     pub footing: Footing,
     /// Since when it has been waiting to be verified, if it is.
     pub waiting_since: Instant,
+    /// When it last brought a record, or was read anew: a time since the machine's
+    /// start.
+    pub heard_at: Duration,
     /// Whether merge has had all of the shard.
     pub announced: bool,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
     /// store.
     pub keeper: Option<Box<Keeper>>,
-    /// Whether the last snapshot has not become a checkpoint.
+    /// Whether the last snapshot has not become a checkpoint, or not a lasting one.
     pub unsaved: bool,
     /// When the last checkpoint was begun.
     pub kept_at: Instant,
@@ -39,6 +42,7 @@ impl Owned {
             shard,
             footing,
             waiting_since: Instant::now(),
+            heard_at: Duration::ZERO,
             announced: false,
             keeper,
             unsaved: false,

@@ -6,9 +6,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::{IDLE, Worker, WorkerError};
+use crate::kafka::clock;
 use crate::publish::dead_letters::DeadLetter;
 use crate::shard::{Outcome, Record};
 
+/// After how long without a record of a partition, or without a look at the reader, a
+/// log may be another one: librdkafka reads on in a topic that was made anew as if
+/// nothing had happened. Shorter than a topic takes to be deleted, made, found, and
+/// filled beyond where we are.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Records read between two looks at the clock and at the commands.
 const BATCH: usize = 2_000;
 
@@ -16,6 +22,7 @@ impl Worker {
     /// Reads and folds up to a batch of records; whether more were waiting.
     pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
         if self.owned.is_empty() {
+            self.polled_at = clock::since_boot();
             return Ok(false);
         }
         // The last message borrows the reader, and not us.
@@ -24,8 +31,17 @@ impl Worker {
         let mut patience = IDLE.min(self.flush_interval);
         let mut has_more = true;
         for _ in 0..BATCH {
-            match reader.poll(patience) {
+            let polled = reader.poll(patience);
+            if !patience.is_zero() {
+                let before = std::mem::replace(&mut self.polled_at, clock::since_boot());
+                if self.polled_at >= before + SILENCE {
+                    self.read_all_anew(); // What was polled comes again.
+                    return Ok(true);
+                }
+            }
+            match polled {
                 None => {
+                    self.empty_at = self.polled_at;
                     has_more = false;
                     break;
                 }
@@ -62,6 +78,7 @@ impl Worker {
     fn remember(&mut self, message: &BorrowedMessage<'_>) {
         if let Some(owned) = self.owned.get_mut(&message.partition()) {
             owned.footing.step(&record(message), message.key());
+            owned.heard_at = self.polled_at;
         }
     }
 
@@ -74,10 +91,15 @@ impl Worker {
         };
         let record = record(message);
         if !owned.footing.is_verified() {
+            owned.heard_at = self.polled_at;
             return match owned.footing.verify(&record, message.key()) {
                 true => Ok(false),
                 false => Err(self.other_log(partition, offset)),
             };
+        }
+        if self.empty_at >= owned.heard_at + SILENCE {
+            self.read_anew(&[partition]); // This record comes again.
+            return Ok(false);
         }
         let end = self.until.as_ref().and_then(|ends| ends.get(&partition));
         if end.is_some_and(|end| offset >= end.0) || offset < owned.shard.offset().0 {

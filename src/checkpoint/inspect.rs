@@ -12,8 +12,8 @@ use futures_util::{StreamExt, stream};
 use super::About;
 use super::manifest::{Manifest, Named};
 use super::object::Checksum;
-use super::restore::{AT_A_TIME, RestoreError, Unusable, check_place, read_body, rebuild};
-use super::store::{Folder, StoreError};
+use super::restore::{AT_A_TIME, Unusable, check_place, read_body, rebuild};
+use super::store::Folder;
 use crate::offset::Partition;
 use crate::shard::Rules;
 
@@ -57,28 +57,21 @@ impl<'a> Inspector<'a> {
     }
 
     /// Inspects the checkpoint with this manifest, which is older than those before.
-    ///
-    /// # Errors
-    /// The store does not answer.
-    pub async fn inspect(&mut self, name: &str) -> Result<Inspected, StoreError> {
+    pub async fn inspect(&mut self, name: &str) -> Inspected {
         let manifest = match self.folder.get(name).await {
             Ok(bytes) => Manifest::from_object(&bytes),
-            Err(error) if error.is_not_found() => Err(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => Err(Unusable::from(error).why()),
         };
-        let (manifest, why) = match manifest {
-            Err(why) => (None, Some(why)),
-            Ok(manifest) => match self.check(name, &manifest).await {
-                Ok(()) => (Some(manifest), None),
-                Err(Unusable::Gone(why) | Unusable::Skip(why)) => (Some(manifest), Some(why)),
-                Err(Unusable::Stop(RestoreError::Store(error))) => return Err(error),
-                Err(Unusable::Stop(RestoreError::OtherRules { kept, .. })) => {
-                    let why = format!("it was folded by other rules: {kept}");
-                    (Some(manifest), Some(why))
-                }
+        match manifest {
+            Err(why) => Inspected {
+                manifest: None,
+                why: Some(why),
             },
-        };
-        Ok(Inspected { manifest, why })
+            Ok(manifest) => Inspected {
+                why: self.check(name, &manifest).await.err().map(Unusable::why),
+                manifest: Some(manifest),
+            },
+        }
     }
 
     async fn check(&mut self, name: &str, manifest: &Manifest) -> Result<(), Unusable> {
@@ -99,11 +92,9 @@ impl<'a> Inspector<'a> {
         let mut found = found.buffered(AT_A_TIME);
         let mut bodies = Vec::new();
         while let Some((object, body)) = found.next().await {
-            let checksum = match &body {
-                Ok(_) => Ok(object.checksum),
-                Err(Unusable::Gone(why) | Unusable::Skip(why)) => Err(why.clone()),
-                Err(Unusable::Stop(_)) => return body.map(drop),
-            };
+            let body = body.map_err(Unusable::why);
+            let checksum = body.as_ref().map(|_| object.checksum);
+            let checksum = checksum.map_err(String::clone);
             self.read.insert(object.name.clone(), checksum);
             let body = body?;
             if !self.has_restored {
@@ -175,7 +166,7 @@ mod tests {
         let mut whys = Vec::new();
         objects.take_read();
         for name in manifests(folder).await.unwrap() {
-            whys.push(inspector.inspect(&name).await.unwrap().why);
+            whys.push(inspector.inspect(&name).await.why);
         }
         (whys, objects.take_read())
     }

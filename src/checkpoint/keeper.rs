@@ -33,6 +33,8 @@ pub struct Keeper {
     last: Option<(String, Manifest)>,
     /// Whether the next snapshot must be whole.
     needs_full: bool,
+    /// Whether the last checkpoint has lost something since, or has something rotten.
+    is_damaged: bool,
     /// Which of the objects of `last` is read back next.
     read_back: usize,
     collector: Collector,
@@ -80,6 +82,7 @@ impl Keeper {
     ) -> Keeper {
         Keeper {
             needs_full: last.is_none(),
+            is_damaged: false,
             folder,
             about,
             last,
@@ -88,9 +91,16 @@ impl Keeper {
         }
     }
 
-    /// Whether the next snapshot must be a full one.
-    pub fn needs_full(&self) -> bool {
-        self.needs_full
+    /// A snapshot is begun: whether it must be a full one. If it is never
+    /// [saved](Keeper::save), the next one must be, since what had changed is known
+    /// to nobody any more.
+    pub fn begin(&mut self) -> bool {
+        std::mem::replace(&mut self.needs_full, true)
+    }
+
+    /// Whether the last checkpoint must be written anew, though nothing has changed.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Writes a checkpoint of a snapshot, which follows the one before or is full.
@@ -107,8 +117,6 @@ impl Keeper {
         clock: impl Fn() -> Millis,
     ) -> Result<Written, Unsaved> {
         let began_at = clock();
-        // Until all of it is written; also if this is dropped on the way.
-        self.needs_full = true;
         self.rely_on_the_last().await?;
         let (counters, of_counters) = self.write_counters(&mut snapshot).await?;
         let (ids, of_ids) = self.write_ids(&snapshot).await?;
@@ -135,6 +143,7 @@ impl Keeper {
         self.folder.put(&name, object).await?;
 
         self.needs_full = must_be_full_after(&manifest.counters);
+        self.is_damaged = false;
         self.last = Some((name, manifest));
         Ok(Written {
             offset: snapshot.offset,
@@ -210,7 +219,9 @@ impl Keeper {
             return;
         };
         let is_bad = |object: &Named| names.contains(&object.name);
-        self.needs_full |= last.counters.iter().any(is_bad);
+        self.is_damaged |= last.objects().any(|(_, object)| is_bad(object));
+        // Changes since an offset make a checkpoint only at a later one.
+        self.needs_full |= self.is_damaged;
         last.ids.retain(|segment| !is_bad(&segment.object));
     }
 

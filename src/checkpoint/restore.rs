@@ -27,6 +27,9 @@ pub enum RestoreError {
     /// The store does not answer; another try may do.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It says what there is, but does not hand out some of it; another try may do.
+    #[error(transparent)]
+    Unreadable(StoreError),
     /// What shapes the fold has changed.
     #[error(
         "{topic}/{partition}: the checkpoint at offset {offset} ({name}) was folded by other rules \
@@ -56,15 +59,31 @@ pub(super) enum Unusable {
     Skip(String),
     /// Some of it is not there; what.
     Gone(String),
-    /// None can, for now or at all.
+    /// Some of it is not handed out.
+    Unreadable(StoreError),
+    /// None can.
     Stop(RestoreError),
+}
+
+impl Unusable {
+    /// The reason, in words.
+    pub fn why(self) -> String {
+        match self {
+            Unusable::Skip(why) | Unusable::Gone(why) => why,
+            Unusable::Unreadable(error) => error.in_full(),
+            Unusable::Stop(RestoreError::OtherRules { kept, .. }) => {
+                format!("it was folded by other rules: {kept}")
+            }
+            Unusable::Stop(error) => error.to_string(),
+        }
+    }
 }
 
 impl From<StoreError> for Unusable {
     fn from(error: StoreError) -> Unusable {
         match error.is_not_found() {
-            true => Unusable::Gone(error.to_string()),
-            false => Unusable::Stop(error.into()),
+            true => Unusable::Gone(error.not_there()),
+            false => Unusable::Unreadable(error),
         }
     }
 }
@@ -91,12 +110,15 @@ pub async fn manifests(folder: &Folder) -> Result<Vec<String>, StoreError> {
 }
 
 /// The newest checkpoint of a partition that is whole, whoever wrote it; `None` if
-/// there is none. One that is damaged is skipped with a warning.
+/// there is none. One that is damaged is skipped with a warning; one that the store
+/// does not hand out (a sector that cannot be read, a right that is missing) is too,
+/// if `skip_unreadable`.
 pub async fn restore(
     folder: &Folder,
     about: &About,
     partition: Partition,
     rules: &Rules,
+    skip_unreadable: bool,
 ) -> Result<Option<Restored>, RestoreError> {
     let mut seen = Vec::new();
     for lists in 1.. {
@@ -114,8 +136,12 @@ pub async fn restore(
                     is_late = true;
                     break;
                 }
-                Err(Unusable::Gone(why) | Unusable::Skip(why)) => {
-                    tracing::warn!("checkpoint {} is skipped: {why}", folder.url_of(&name));
+                Err(Unusable::Unreadable(error)) if !skip_unreadable => {
+                    return Err(RestoreError::Unreadable(error));
+                }
+                Err(unusable) => {
+                    let (name, why) = (folder.url_of(&name), unusable.why());
+                    tracing::warn!("checkpoint {name} is skipped: {why}");
                 }
             }
         }

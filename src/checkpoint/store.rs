@@ -75,6 +75,11 @@ impl StoreError {
         matches!(*self.cause, object_store::Error::NotFound { .. })
     }
 
+    /// That there is no such object, in words.
+    pub fn not_there(&self) -> String {
+        format!("{} is not there", self.name)
+    }
+
     /// The error with what caused it, in one line. Most say in their own text what
     /// caused them.
     pub fn in_full(&self) -> String {

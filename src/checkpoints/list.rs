@@ -90,7 +90,7 @@ async fn rows_of(site: &Site, partition: Partition) -> Result<Vec<Row>, StoreErr
     let mut inspector = Inspector::new(&folder, &site.about, partition, &site.rules);
     let mut rows = Vec::new();
     for name in checkpoint::manifests(&folder).await? {
-        let Inspected { manifest, why } = inspector.inspect(&name).await?;
+        let Inspected { manifest, why } = inspector.inspect(&name).await;
         rows.push(Row {
             partition,
             told: manifest.map(Told::from),

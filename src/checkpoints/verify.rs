@@ -221,9 +221,11 @@ fn newest_offset(site: &Site, partition: Partition) -> Result<Option<Offset>, Er
 /// The checkpoint of a partition that a process would begin with.
 fn newest(site: &Site, partition: Partition) -> Result<Option<Kept>, Error> {
     let folder = site.folder(partition);
-    let restored = checkpoint::restore(&folder, &site.about, partition, &site.rules);
+    let restored = checkpoint::restore(&folder, &site.about, partition, &site.rules, true);
     let restored = match site.wait(restored) {
-        Err(RestoreError::Store(error)) => return Err(error.into()),
+        Err(RestoreError::Store(error) | RestoreError::Unreadable(error)) => {
+            return Err(error.into());
+        }
         // It would not begin; nor is there a fold to compare with.
         Err(other_rules @ RestoreError::OtherRules { .. }) => {
             tracing::warn!("{other_rules}");

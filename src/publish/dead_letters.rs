@@ -58,13 +58,16 @@ pub struct DeadLetters {
     state: Arc<State>,
 }
 
+/// Which one it is: the partition of its record, and how many were sent before it.
+type Number = (Partition, u64);
+
 #[derive(Default)]
 struct State {
-    /// How many were ever sent; each has the number of those before it.
+    /// How many were ever sent.
     sent: AtomicU64,
-    /// Sent and not yet acknowledged, by their numbers.
-    waiting: Mutex<BTreeSet<u64>>,
-    failed: Mutex<Vec<(u64, OwnedMessage)>>,
+    /// Sent and not yet acknowledged.
+    waiting: Mutex<BTreeSet<Number>>,
+    failed: Mutex<Vec<(Number, OwnedMessage)>>,
     told: Mutex<Seldom>,
 }
 
@@ -100,6 +103,9 @@ impl DeadLetters {
             .set("enable.idempotence", "false")
             .set("message.max.bytes", MAX_BYTES)
             .set("batch.size", BATCH_BYTES.to_string())
+            // Without a limit each of them is a request of its own, and those that a
+            // checkpoint waits for stand in line behind thousands.
+            .set("max.in.flight.requests.per.connection", "5")
             .create_with_context(context)?;
         Ok(DeadLetters {
             topic: topic.into(),
@@ -122,6 +128,7 @@ impl DeadLetters {
             ..
         } = letter;
         let key = format!("{topic}/{partition}/{offset}");
+        let number = (*partition, self.state.sent.fetch_add(1, Ordering::AcqRel));
         let (partition, offset) = (partition.to_string(), offset.to_string());
         let mut headers = OwnedHeaders::new()
             .insert(Header {
@@ -156,7 +163,6 @@ impl DeadLetters {
                 value: Some("true"),
             });
         }
-        let number = self.state.sent.fetch_add(1, Ordering::AcqRel);
         self.state.waiting().insert(number);
         self.enqueue(
             number,
@@ -169,7 +175,7 @@ impl DeadLetters {
 
     fn enqueue(
         &self,
-        number: u64,
+        number: Number,
         key: &[u8],
         payload: &[u8],
         headers: OwnedHeaders,
@@ -220,10 +226,9 @@ impl DeadLetters {
         self.state.sent.load(Ordering::Acquire)
     }
 
-    /// Whether all below a [`mark`](DeadLetters::mark) are delivered.
-    pub fn are_delivered(&self, below: u64) -> bool {
-        let waiting = self.state.waiting();
-        waiting.first().is_none_or(|&first| first >= below)
+    /// Whether all of a partition below a [`mark`](DeadLetters::mark) are delivered.
+    pub fn are_delivered(&self, partition: Partition, below: u64) -> bool {
+        self.state.are_delivered(partition, below)
     }
 
     /// Waits until all are delivered, or the end is overdue; returns how many
@@ -241,11 +246,17 @@ impl DeadLetters {
 }
 
 impl State {
-    fn waiting(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeSet<Number>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self) -> MutexGuard<'_, Vec<(u64, OwnedMessage)>> {
+    fn are_delivered(&self, partition: Partition, below: u64) -> bool {
+        let waiting = self.waiting();
+        let mut before = waiting.range((partition, 0)..(partition, below));
+        before.next().is_none()
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Vec<(Number, OwnedMessage)>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,9 +287,9 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<u64>;
+    type DeliveryOpaque = Box<Number>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<Number>) {
         let (error, message) = match result {
             Ok(_) => {
                 self.state.waiting().remove(&*number);

@@ -64,6 +64,8 @@ pub struct Merger {
     until: Option<BTreeMap<Partition, Offset>>,
     state: State,
     gate: Gate,
+    /// Where the run ends, or where the log ended when it began.
+    log_end: Gate,
     /// How often partitions had been taken from us when publishing began.
     revocations: u64,
     /// The offsets of the newest complete cut.
@@ -127,7 +129,8 @@ impl Merger {
             merge: Merge::new(),
             publish_interval: config.publish_interval,
             windows_interval: config.windows_interval,
-            progress: Progress::new(until.clone()),
+            progress: Progress::new(),
+            log_end: Gate::at(until.clone().unwrap_or_default()),
             until,
             state: State::NotBegun,
             gate: Gate::default(),
@@ -161,7 +164,8 @@ impl Merger {
                 self.ends.membership.set_offsets(self.merge.offsets());
                 self.publish_if_possible();
                 let why_not = self.why_not().or_else(|| self.is_beginning());
-                self.progress.log(&self.merge, &self.gate, why_not);
+                self.progress
+                    .log(&self.merge, &self.gate, &self.log_end, why_not);
             }
         }
     }
@@ -204,8 +208,9 @@ impl Merger {
         while let Ok(report) = self.ends.reports.try_recv() {
             tracing::debug!("publisher answers: {report:?}");
             match report {
-                Report::Begun(gate) => {
+                Report::Begun { gate, log_end } => {
                     self.gate = gate;
+                    self.log_end = Gate::at(self.until.clone().unwrap_or(log_end));
                     self.state = State::Ready;
                     self.merge.emit_all_again();
                     self.published = None;
@@ -269,8 +274,13 @@ impl Merger {
             ));
         }
         let held = self.merge.offsets();
-        if (0..partitions).any(|partition| !held.contains_key(&partition)) {
-            return Some("not every partition has been looked into yet".to_owned());
+        let missing: Vec<_> = (0..partitions)
+            .filter(|it| !held.contains_key(it))
+            .collect();
+        if !missing.is_empty() {
+            return Some(format!(
+                "partitions {missing:?} are being restored, or compared with the log"
+            ));
         }
         None
     }

@@ -14,7 +14,6 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Says every few seconds what is going on.
 pub struct Progress {
-    until: Option<BTreeMap<Partition, Offset>>,
     said: Instant,
     /// What was held when it was said last.
     held: BTreeMap<Partition, Offset>,
@@ -23,10 +22,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `until`: where the run ends, if it does.
-    pub fn new(until: Option<BTreeMap<Partition, Offset>>) -> Progress {
+    /// Nothing is said yet.
+    pub fn new() -> Progress {
         Progress {
-            until,
             said: Instant::now(),
             held: BTreeMap::new(),
             said_why_not: None,
@@ -66,8 +64,8 @@ impl Progress {
         }
     }
 
-    /// Writes a line if it is time.
-    pub fn log(&mut self, merge: &Merge, gate: &Gate, why_not: Option<String>) {
+    /// Writes a line if it is time. `end`: where the log ended at the start.
+    pub fn log(&mut self, merge: &Merge, gate: &Gate, end: &Gate, why_not: Option<String>) {
         let elapsed = self.said.elapsed();
         if elapsed < EVERY {
             return;
@@ -82,13 +80,6 @@ impl Progress {
         });
         let per_second = folded.sum::<i64>() as f64 / elapsed.as_secs_f64();
         let moved = held != before;
-        let rate = group_thousands(per_second as u128);
-        let to_end = self
-            .until
-            .as_ref()
-            .map_or(0, |until| Gate::at(until.clone()).records_left(&held));
-        let left = gate.records_left(&held).max(to_end);
-
         if let Some(why_not) = why_not {
             let said = self.said_why_not.as_ref();
             let is_news = said.is_none_or(|(said, at)| *said != why_not || at.elapsed() >= AGAIN);
@@ -101,25 +92,62 @@ impl Progress {
         if self.said_why_not.take().is_some() {
             tracing::info!("publishing goes on");
         }
-        if left > 0 {
-            let seconds = if per_second > 0.0 {
-                left as f64 / per_second
-            } else {
-                f64::INFINITY
-            };
-            let left = group_thousands(left.into());
-            let what = if gate.is_reached(&held) {
-                "the end"
-            } else {
-                "where published totals end"
-            };
-            if seconds.is_finite() {
-                tracing::info!("{left} offsets left to {what}, {rate}/s, {seconds:.0} s to go");
-            } else {
-                tracing::info!("{left} offsets left to {what}");
-            }
+        if let Some(left) = left(&held, gate, end, per_second) {
+            tracing::info!("{left}");
         } else if moved && let Some(line) = &self.published {
-            tracing::info!("{rate}/s; {line}");
+            tracing::info!("{}/s; {line}", group_thousands(per_second as u128));
         }
+    }
+}
+
+/// How far it is to where the log ended at the start, if it is not reached.
+fn left(
+    held: &BTreeMap<Partition, Offset>,
+    gate: &Gate,
+    end: &Gate,
+    per_second: f64,
+) -> Option<String> {
+    let to_gate = gate.records_left(held);
+    let to_end = end.records_left(held).max(to_gate);
+    if to_end == 0 {
+        return None;
+    }
+    let to_go = if per_second > 0.0 {
+        let rate = group_thousands(per_second as u128);
+        format!(", {rate}/s, {:.0} s to go", to_end as f64 / per_second)
+    } else {
+        String::new()
+    };
+    let publishing = match to_gate {
+        0 => String::new(),
+        _ => format!(
+            "; publishing goes on after {}, where published totals end",
+            group_thousands(to_gate.into())
+        ),
+    };
+    let to_end = group_thousands(to_end.into());
+    Some(format!(
+        "{to_end} offsets left to where the log ended at the start{to_go}{publishing}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_said_until_the_end_of_the_start_is_reached() {
+        let at = |first, second| BTreeMap::from([(0, Offset(first)), (1, Offset(second))]);
+        let (gate, end) = (Gate::at(at(1_000, 500)), Gate::at(at(3_000, 2_000)));
+        let said = |held: &BTreeMap<_, _>, per_second| left(held, &gate, &end, per_second);
+        let nothing = "5,000 offsets left to where the log ended at the start; publishing goes on \
+                       after 1,500, where published totals end";
+        assert_eq!(said(&BTreeMap::new(), 0.0).as_deref(), Some(nothing));
+        let some = "4,000 offsets left to where the log ended at the start, 2,000/s, 2 s to go; \
+                    publishing goes on after 500, where published totals end";
+        assert_eq!(said(&at(1_000, 0), 2_000.0).as_deref(), Some(some));
+        let more = "2,500 offsets left to where the log ended at the start, 500/s, 5 s to go";
+        assert_eq!(said(&at(1_500, 1_000), 500.0).as_deref(), Some(more));
+        assert_eq!(said(&at(3_000, 2_001), 500.0), None);
     }
 }

@@ -59,7 +59,7 @@ impl Done {
     /// Runs that do next to nothing prove nothing.
     fn check(&self, steps: u64) {
         let least = [
-            (self.cuts, 400, "cuts"),
+            (self.cuts, 500, "cuts"),
             (self.checkpoints, 200, "checkpoints"),
             (self.restores, 1_000, "restores"),
         ];

@@ -203,7 +203,7 @@ impl Simulator {
         let newest = newest.filter(|_| self.store_habits.is_reliable());
         let work = async move {
             let rules = rules();
-            checkpoint::restore(&folder, &about(), partition as Partition, &rules).await
+            checkpoint::restore(&folder, &about(), partition as Partition, &rules, false).await
         };
         let task = Task::Restore(Box::pin(work), newest);
         self.workers[worker].tasks.entry(partition).or_insert(task);
@@ -220,8 +220,8 @@ impl Simulator {
         let is_free = is_free && held.taking.is_none() && held.is_verified();
         if is_free && held.shard.has_changed_since_snapshot() {
             let new = || Keeper::new(folder, about(), None, KEEP);
-            let keeper = held.keeper.take().unwrap_or_else(new);
-            held.shard.begin_snapshot(keeper.needs_full());
+            let mut keeper = held.keeper.take().unwrap_or_else(new);
+            held.shard.begin_snapshot(keeper.begin());
             held.taking = Some((held.footing.last_record(), keeper));
         }
     }
@@ -239,7 +239,12 @@ impl Simulator {
             return;
         };
         let (last_record, mut keeper) = held.taking.take().expect("it is there");
+        // Dead letters, say, are not acknowledged in time.
+        let is_given_up = self.random.random_bool(0.02);
         let work = async move {
+            if is_given_up {
+                return (keeper, Err(Unsaved::TooSlow));
+            }
             let clock = || store.time();
             let saved = keeper.save(snapshot, last_record, clock).await;
             if saved.is_ok() {
@@ -317,7 +322,9 @@ impl Simulator {
     ) {
         let restored = match restored {
             Ok(restored) => restored,
-            Err(RestoreError::Store(_)) => return self.restore(worker, partition),
+            Err(RestoreError::Store(_) | RestoreError::Unreadable(_)) => {
+                return self.restore(worker, partition);
+            }
             Err(error) => panic!("{error}"),
         };
         let found = restored.as_ref().map(|restored| restored.manifest.offset.0);
@@ -387,7 +394,7 @@ impl Simulator {
         for partition in 0..PARTITIONS {
             let (folder, about, rules) = (self.folder(partition), about(), rules());
             let number = partition as Partition;
-            let work = checkpoint::restore(&folder, &about, number, &rules);
+            let work = checkpoint::restore(&folder, &about, number, &rules, false);
             let restored = now_or_never(work).expect("a store that is fine");
             let Some(Restored {
                 shard, manifest, ..

@@ -1,6 +1,8 @@
 //! Checkpoints that do not fit: of another log, of one that has lost its beginning
 //! or its end, and by other rules. Nothing is counted in place of what is missing.
 
+use rustix::process::Signal;
+
 use super::{PARTITIONS, assert_says, kept};
 use crate::day::{DEADLINE, Day};
 use crate::kafka::Kafka;
@@ -46,6 +48,34 @@ fn a_topic_made_anew_and_filled_is_no_log_of_the_checkpoints() {
     assert_eq!(day.totals(kafka), totals, "something was published");
     let verify = place.checkpoints(&day, "verify", &["--partition", "3"]);
     assert_says(&verify, 1, &["partition 3: differs at offset"]);
+}
+
+/// The member finds the topic there, and librdkafka reads on in the new one where it
+/// was in the old one, without a word.
+#[test]
+fn a_topic_made_anew_while_nobody_looks_is_another_log() {
+    let kafka = Kafka::shared();
+    let place = Place::folder();
+    let day = kept(kafka, &place, "asleep");
+    let topic = day.topic("donations");
+    let mut run = place.run(&day);
+    run.wait_for_output(DEADLINE, "publishing");
+    let (cuts, totals) = (day.cuts(kafka).len(), day.totals(kafka));
+    run.signal(Signal::STOP);
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, PARTITIONS as i32, &[]);
+    day.write(30_000, &["--seed", "7"]);
+    run.signal(Signal::CONT);
+    let ended = run.wait(DEADLINE);
+    let words = [&*format!("{topic}/"), "was folded from another log"];
+    assert_fails(&ended, &words);
+    let events = |cut: &serde_json::Value| cut["events"].as_u64();
+    let all = day.cuts(kafka);
+    let newer = all[cuts..]
+        .iter()
+        .filter(|cut| events(cut) > events(&all[cuts - 1]));
+    assert_eq!(newer.count(), 0, "something was counted");
+    assert_eq!(day.totals(kafka), totals);
 }
 
 #[test]
