@@ -18,6 +18,8 @@
 //! deletes. There is no clock here: whoever calls says what time it is.
 
 pub mod collect;
+#[cfg(test)]
+mod example;
 mod footing;
 mod inspect;
 mod keeper;

@@ -111,51 +111,20 @@ impl<'a> Inspector<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use object_store::ObjectStoreExt;
     use object_store::path::Path;
 
     use super::*;
+    use crate::checkpoint::example::{self, Example, about, rules};
+    use crate::checkpoint::manifests;
     use crate::checkpoint::store::double::Double;
-    use crate::checkpoint::{Keeper, RecordId, Store, manifests};
-    use crate::shard::{Calendar, Record, Shard};
 
-    const AT: i64 = 1_662_652_800_000;
-
-    fn rules() -> Rules {
-        Rules {
-            calendar: Calendar::of_zone("Asia/Shanghai").unwrap(),
-            dedup_horizon_s: 3_600,
-            max_ahead_ms: 1,
-        }
-    }
-
-    fn about() -> About {
-        About {
-            topic: "t".into(),
-            epoch: 1,
-            rules: rules().to_string(),
-        }
-    }
-
-    /// Three checkpoints, of one, two and three events.
+    /// Three checkpoints, of one, two and three events, each of them whole.
     async fn kept(folder: &Folder) {
-        let mut keeper = Keeper::new(folder.clone(), about(), None, 3);
-        let mut shard = Shard::new(0, rules());
-        for offset in 0..3 {
-            let event = format!(
-                r#"{{"id":"{offset}","campaign":"c","amount":1,"currency":"CNY","at":{AT}}}"#
-            );
-            let record = Record {
-                offset,
-                timestamp: Some(AT),
-                payload: Some(event.as_bytes()),
-            };
-            shard.apply(record);
-            let last = RecordId::of(&record, None);
-            let snapshot = shard.full_snapshot();
-            keeper.save(snapshot, Some(last), || 0).await.unwrap();
+        let mut example = Example::new(folder, 3);
+        for _ in 0..3 {
+            example.apply();
+            example.save_whole().await.unwrap();
         }
     }
 
@@ -174,13 +143,7 @@ mod tests {
     #[tokio::test]
     async fn what_checkpoints_share_is_read_once() {
         let objects = Double::default();
-        let store = Store::of(
-            "mem://store",
-            Arc::new(objects.clone()),
-            Path::default(),
-            "w",
-        );
-        let folder = store.folder("t", 1, 0);
+        let folder = example::folder(&objects);
         kept(&folder).await;
         let all = folder.list("").await.unwrap();
         let mut all: Vec<_> = all

@@ -308,3 +308,87 @@ fn must_be_full_after(counters: &[Named]) -> bool {
     let changed: u64 = changes.iter().map(|named| named.bytes).sum();
     changed > whole.bytes || changes.len() >= CHANGES_MAX
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::example::{Example, folder};
+    use crate::checkpoint::manifests;
+    use crate::checkpoint::store::double::Double;
+
+    /// The same checkpoint from what is there now, whatever befell it.
+    async fn heals(befall: impl AsyncFn(&Double)) {
+        let objects = Double::default();
+        let mut example = Example::new(&folder(&objects), 3);
+        for _ in 0..3 {
+            example.apply();
+            example.save().await.unwrap();
+            example.keeper.tidy(0).await.unwrap();
+        }
+        example.apply();
+        example.save_whole().await.unwrap();
+        befall(&objects).await;
+        let mut looks = 0;
+        while !example.keeper.is_damaged() {
+            looks += 1;
+            assert!(looks < 10, "nobody noticed");
+            example.keeper.tidy(0).await.unwrap();
+        }
+        // Nothing has changed meanwhile.
+        let written = example.save().await.unwrap();
+        assert_eq!(written.offset, Offset(4));
+        assert!(!example.keeper.is_damaged());
+        assert_eq!(example.restored().await.manifest.counters.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_rots_or_is_lost_is_written_anew() {
+        for part in ["counters/00000000000000000000-00000000000000000004", "ids/"] {
+            heals(async |objects| objects.flip(part).await).await;
+            heals(async |objects| objects.lose(part).await).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn after_one_that_was_given_up_the_next_is_whole() {
+        let mut example = Example::new(&folder(&Double::default()), 3);
+        example.apply();
+        example.save().await.unwrap();
+        example.apply();
+        example.give_up();
+        example.apply();
+        example.save().await.unwrap();
+        let restored = example.restored().await;
+        assert_eq!(restored.manifest.offset, Offset(3));
+        assert_eq!(restored.manifest.counters.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_whose_manifest_is_gone_is_not_built_on() {
+        let objects = Double::default();
+        let mut example = Example::new(&folder(&objects), 3);
+        example.apply();
+        example.save().await.unwrap();
+        objects.lose("manifests/").await;
+        example.apply();
+        let error = example.save().await.unwrap_err();
+        assert!(error.contains("manifests/"), "{error}");
+        example.save().await.unwrap();
+        let restored = example.restored().await;
+        assert_eq!(restored.manifest.offset, Offset(2));
+        assert_eq!(restored.manifest.counters.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_are_left() {
+        let mut example = Example::new(&folder(&Double::default()), 2);
+        for _ in 0..5 {
+            example.apply();
+            example.save().await.unwrap();
+            example.keeper.tidy(0).await.unwrap();
+        }
+        let names = manifests(&example.folder).await.unwrap();
+        let offsets: Vec<_> = names.iter().map(|it| super::super::offset_of(it)).collect();
+        assert_eq!(offsets, [Some(Offset(5)), Some(Offset(4))]);
+    }
+}

@@ -236,3 +236,30 @@ pub(super) fn rebuild(
     }
     Ok(shard)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::example::{self, Example};
+    use crate::checkpoint::store::double::Double;
+    use crate::offset::Offset;
+
+    #[tokio::test]
+    async fn what_the_store_does_not_hand_out_is_waited_for_or_skipped() {
+        let objects = Double::default();
+        let folder = example::folder(&objects);
+        let mut example = Example::new(&folder, 3);
+        for _ in 0..2 {
+            example.apply();
+            example.save().await.unwrap();
+        }
+        let (about, rules) = (example::about(), example::rules());
+        let newest = manifests(&folder).await.unwrap().swap_remove(0);
+        objects.refuses_to_read(&newest);
+        let error = restore(&folder, &about, 0, &rules, false).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, RestoreError::Unreadable(_)), "{error}");
+        let older = restore(&folder, &about, 0, &rules, true).await.unwrap();
+        assert_eq!(older.unwrap().manifest.offset, Offset(1));
+    }
+}

@@ -51,7 +51,9 @@ pub enum OpenError {
     )]
     Url(String),
     /// The folder cannot be made.
-    #[error("the folder for checkpoints, {0}, cannot be made")]
+    #[error(
+        "the folder for checkpoints, {0}, cannot be made; make it, or give this user the right to"
+    )]
     Folder(PathBuf, #[source] std::io::Error),
     /// The library refuses it.
     #[error("checkpoints.url {0} cannot be opened")]
@@ -344,6 +346,7 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::example;
 
     #[test]
     fn each_folder_that_is_made_is_synced_into_the_one_above() {
@@ -383,13 +386,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_whose_answer_is_lost_has_been_done() {
         let objects = double::Double::default();
-        let store = Store::of(
-            "mem://store",
-            Arc::new(objects.clone()),
-            Path::default(),
-            "w",
-        );
-        let folder = store.folder("t", 1, 0);
+        let folder = example::folder(&objects);
         objects.loses_answers(true);
         folder.put("ids/own", "own".into()).await.unwrap();
         assert_eq!(folder.get("ids/own").await.unwrap(), "own");
@@ -404,7 +401,7 @@ mod tests {
         assert_eq!(folder.get("ids/own").await.unwrap(), "own");
         // Nobody knows what is there.
         objects.loses_answers(true);
-        objects.refuses_to_read(true);
+        objects.refuses_to_read("");
         let unread = folder.put("ids/unread", "unread".into()).await;
         let error = unread.unwrap_err().in_full();
         assert!(

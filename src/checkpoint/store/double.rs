@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// Loses answers, or refuses to read, when it is told to; and notes what was read.
@@ -21,7 +22,7 @@ pub struct Double(Arc<State>);
 struct State {
     objects: InMemory,
     loses_answers: AtomicBool,
-    refuses_to_read: AtomicBool,
+    refused: Mutex<Option<String>>,
     read: Mutex<Vec<String>>,
 }
 
@@ -31,8 +32,32 @@ impl Double {
         self.0.loses_answers.store(loses, Ordering::Relaxed);
     }
 
-    pub fn refuses_to_read(&self, refuses: bool) {
-        self.0.refuses_to_read.store(refuses, Ordering::Relaxed);
+    /// Objects with this in their names are not handed out.
+    pub fn refuses_to_read(&self, part: &str) {
+        *self.0.refused.lock().unwrap() = Some(part.to_owned());
+    }
+
+    /// Flips a bit in the middle of the first object with this in its name.
+    pub async fn flip(&self, part: &str) {
+        let name = self.find(part).await;
+        let bytes = self.0.objects.get(&name).await.unwrap();
+        let mut bytes = bytes.bytes().await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        self.0.objects.put(&name, bytes.into()).await.unwrap();
+    }
+
+    /// Deletes the first object with this in its name.
+    pub async fn lose(&self, part: &str) {
+        let name = self.find(part).await;
+        self.0.objects.delete(&name).await.unwrap();
+    }
+
+    async fn find(&self, part: &str) -> Path {
+        let all: Vec<_> = self.0.objects.list(None).try_collect().await.unwrap();
+        let names = all.into_iter().map(|object| object.location);
+        let first = names.filter(|name| name.as_ref().contains(part)).min();
+        first.unwrap()
     }
 
     /// The names of what was read since this was asked last, in order of their names.
@@ -68,7 +93,8 @@ impl ObjectStore for Double {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.0.refuses_to_read.load(Ordering::Relaxed) {
+        let refused = self.0.refused.lock().unwrap().clone();
+        if refused.is_some_and(|part| location.as_ref().contains(&part)) {
             return Err(Error::Generic {
                 store: "double",
                 source: "out of order".into(),
