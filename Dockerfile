@@ -13,6 +13,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # --- Run: the binary, its configurations, and the certificates to trust.
 FROM debian:bookworm-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tally99
+RUN install -d -o 10001 /var/lib/tally99
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/config /etc/tally99
 COPY --from=build /out/tally99 /usr/local/bin/

@@ -303,7 +303,7 @@ impl Worker {
         if let Err(error) = stopped.and_then(|()| self.reader.read_from(unread)) {
             self.has_missed = true; // It is tried again.
             tracing::warn!(
-                "{}: reading {partitions:?} anew failed: {error}",
+                "{}: reading {partitions:?} anew failed: {error}; trying on",
                 self.topic
             );
         }

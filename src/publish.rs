@@ -80,6 +80,8 @@ pub enum Report {
     Abandoned,
     /// Totals were published that the log cannot give any more.
     BeyondLog {
+        /// The donations topic.
+        topic: String,
         /// The partition at fault.
         partition: Partition,
         /// Where the newest cut lies in it.
@@ -191,6 +193,7 @@ impl Publisher {
             let end = ends.get(&partition).copied();
             if end.is_none_or(|end| published > end) {
                 return Some(Report::BeyondLog {
+                    topic: self.topics.donations.clone(),
                     partition,
                     published,
                     end: end.unwrap_or_default(),

@@ -55,13 +55,14 @@ pub enum RunError {
     #[error(
         "topic {0} has been gone for {1} s: it was deleted. The totals published so far stay; \
          what comes in a topic of the same name is another log, and needs new names for \
-         tally99's own topics"
+         tally99's own topics and another place for its checkpoints"
     )]
     TopicDeleted(String, u64),
     /// Another process is at work.
     #[error(
         "group {group} has live members of another process: {}. One process does the work of a \
-         group; stop that one first, or give this one another kafka.group and other topics",
+         group: start this one with --standby, to take over when that one ends; or stop that one \
+         first; or give this one another kafka.group and other topics",
         list(members)
     )]
     GroupInUse {

@@ -152,6 +152,11 @@ impl Checkpoints {
         self.store.folder(topic, epoch, partition)
     }
 
+    /// A partition's name in messages.
+    fn place(&self, partition: Partition) -> String {
+        format!("{}/{partition}", self.about.topic)
+    }
+
     /// `None`: the end was asked for meanwhile.
     async fn restore_when_possible(
         &self,
@@ -163,7 +168,8 @@ impl Checkpoints {
         while !self.shutdown.has_begun() {
             let skip = unreadable >= UNREADABLE_TRIES;
             let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules, skip);
-            let restored = told(partition, "the store to hand it out", restored);
+            let place = self.place(partition);
+            let restored = told(&place, "the store to hand it out", restored);
             let restored = tokio::select! {
                 restored = restored => restored,
                 () = self.end() => return None,
@@ -176,7 +182,8 @@ impl Checkpoints {
                 Err(RestoreError::Store(error) | RestoreError::Unreadable(error)) => {
                     if said.is_due() {
                         tracing::warn!(
-                            "partition {partition} waits for its checkpoint: {}; trying on",
+                            "{place} waits for its checkpoint: {}; trying on. Mend the store, or \
+                             start without --checkpoints",
                             error.in_full()
                         );
                     }
@@ -211,6 +218,7 @@ impl Checkpoints {
     ) {
         let dead_letters = dead_letters.clone();
         let partition = snapshot.partition;
+        let place = self.place(partition);
         self.runtime.spawn(async move {
             let _guard = Guard(reply.clone());
             let Taking {
@@ -225,9 +233,9 @@ impl Checkpoints {
                         tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 };
-                told(partition, "its dead letters to be acknowledged", delivered).await;
+                told(&place, "its dead letters to be acknowledged", delivered).await;
                 let saved = keeper.save(snapshot, last_record, now_ms);
-                let saved = told(partition, "the store to take it", saved).await;
+                let saved = told(&place, "the store to take it", saved).await;
                 saved.map_err(|error| error.to_string())
             });
             let written = written.await.unwrap_or_else(|_| {
@@ -240,7 +248,7 @@ impl Checkpoints {
             drop(permit);
             if written.is_ok() {
                 let tidied = timeout(TIDY_WITHIN, keeper.tidy(now_ms()));
-                let why = match told(partition, "the store to be tidied up", tidied).await {
+                let why = match told(&place, "the store to be tidied up", tidied).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.in_full()),
                     Err(_) => Some("the store does not answer".to_owned()),
@@ -255,13 +263,13 @@ impl Checkpoints {
 }
 
 /// Does what a checkpoint needs, and says so if that takes long.
-async fn told<T>(partition: Partition, what: &str, work: impl Future<Output = T>) -> T {
+async fn told<T>(place: &str, what: &str, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     match timeout(LONG, &mut work).await {
         Ok(done) => done,
         Err(_) => {
             tracing::warn!(
-                "the checkpoint of partition {partition} has been waiting for {what} for {} s",
+                "the checkpoint of {place} has been waiting for {what} for {} s",
                 LONG.as_secs()
             );
             work.await
@@ -286,6 +294,9 @@ fn remove_left_over(folder: &checkpoint::Folder) {
         std::io::Result::Ok(())
     };
     if let Err(error) = remove() {
-        tracing::warn!("tidying {} up: {error}", folder.url_of(""));
+        let url = folder.url_of("");
+        tracing::warn!(
+            "what writes have left behind in {url} is not deleted: {error}. It only takes room"
+        );
     }
 }

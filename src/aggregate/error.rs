@@ -33,8 +33,8 @@ pub enum WorkerError {
          record stood at {expected}; the first that the log holds from there on, at {found}, is \
          not that one (the log goes from {start} to {end}). The topic was made anew under its \
          name, or an unclean leader election replaced the end of the partition. Nothing was \
-         counted. If the topic was meant to be made anew, give tally99's own topics new names and \
-         its checkpoints another place; else restore the broker's data"
+         counted. If the topic was meant to be made anew, use new names for tally99's own topics and \
+         another place for its checkpoints, or delete them; else restore the broker's data"
     )]
     OtherLog {
         /// The donations topic.
@@ -98,9 +98,9 @@ fn log_changed(offset: Offset, start: Offset, end: Offset) -> String {
 
 fn log_changed_advice(offset: Offset, start: Offset) -> &'static str {
     if offset < start {
-        "Give the topic a longer retention.ms; totals over what is left would not be those of \
-         the whole event, so a new group, new topics of tally99's own and another place for its \
-         checkpoints are needed for them"
+        "Give the topic a longer retention.ms. What has expired cannot be counted from this log \
+         any more: to count what is left, copy it into a topic of another name, and give that one \
+         topics of tally99's own and another place for checkpoints"
     } else {
         "If the topic was meant to be made anew, use new names for tally99's own topics and \
          another place for its checkpoints, or delete them; else restore the broker's data"

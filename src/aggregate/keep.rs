@@ -111,7 +111,7 @@ impl Worker {
         };
         if let Err(error) = self.reader.stop([partition]) {
             tracing::warn!(
-                "{}/{partition}: no longer reading failed: {error}",
+                "{}/{partition}: the reader could not be stopped: {error}",
                 self.topic
             );
         }
@@ -187,7 +187,9 @@ impl Worker {
                 Owned::new(shard, Footing::of(manifest.last_record), Some(keeper))
             }
             None => {
-                tracing::info!("partition {partition}: no checkpoint; folded from the beginning");
+                tracing::info!(
+                    "partition {partition}: no checkpoint; folded from the beginning of the log"
+                );
                 let shard = Shard::new(partition, self.rules.clone());
                 Owned::new(shard, Footing::of(None), Some(keeper))
             }
@@ -298,7 +300,7 @@ impl Worker {
             self.kept.slow_since = Some(Instant::now());
             tracing::warn!(
                 "the store takes checkpoints of {} more slowly than checkpoints.interval_ms asks \
-                 for; a restart takes longer",
+                 for; a restart takes longer. A faster store or a longer interval helps",
                 self.topic
             );
         }
@@ -399,7 +401,12 @@ impl Worker {
             }
         }
         if self.is_any_saving() || !left.is_empty() {
-            tracing::warn!("the last checkpoints are not written; the next start takes longer");
+            tracing::warn!(
+                "the last checkpoints of {} are not written within {} s; the next start takes \
+                 longer",
+                self.topic,
+                AT_THE_END.as_secs()
+            );
         }
         let Kept { written, bytes, .. } = &self.kept;
         if *written > 0 {

@@ -228,7 +228,7 @@ fn newest(site: &Site, partition: Partition) -> Result<Option<Kept>, Error> {
         }
         // It would not begin; nor is there a fold to compare with.
         Err(other_rules @ RestoreError::OtherRules { .. }) => {
-            tracing::warn!("{other_rules}");
+            tracing::warn!("{other_rules}. Or give this command the --config of `run`");
             None
         }
         Ok(restored) => restored,

@@ -84,13 +84,15 @@ pub struct Merger {
 pub enum MergerError {
     /// Totals were published that the log cannot give any more.
     #[error(
-        "donations partition {partition}: totals up to offset {published} have been published, \
+        "{topic}/{partition}: totals up to offset {published} have been published, \
          but the log ends at {end}. The topic was made anew, or its last records were lost. \
          Nothing is published, since totals would step back. If the topic was meant to be made \
          anew, use new names for tally99's own topics and another place for its checkpoints, \
          or delete them; else restore the broker's data"
     )]
     BeyondLog {
+        /// The donations topic.
+        topic: String,
         /// The partition at fault.
         partition: Partition,
         /// Where the newest cut lies in it.
@@ -186,7 +188,8 @@ impl Merger {
                 FromWorker::Flush(flush) => {
                     if self.merge.apply(&flush) == Applied::Missing {
                         tracing::error!(
-                            "partition {}: a flush from {} to {} leaves a gap and is not merged",
+                            "partition {}: a flush from {} to {} leaves a gap and is not merged: this is \
+                             a bug",
                             flush.partition,
                             flush.from,
                             flush.to
@@ -216,11 +219,13 @@ impl Merger {
                     self.published = None;
                 }
                 Report::BeyondLog {
+                    topic,
                     partition,
                     published,
                     end,
                 } => {
                     self.error = Some(MergerError::BeyondLog {
+                        topic,
                         partition,
                         published,
                         end,
