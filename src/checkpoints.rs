@@ -17,7 +17,9 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use tokio::runtime::Runtime;
 
-use crate::checkpoint::{About, Folder, OpenError, Store, StoreError};
+use crate::checkpoint::{
+    self, About, Folder, OpenError, RestoreError, Restored, Store, StoreError,
+};
 use crate::cli::SettingsArgs;
 use crate::config::Config;
 use crate::kafka::client;
@@ -286,6 +288,21 @@ impl Site {
     fn partitions(&self) -> Result<Vec<Partition>, Error> {
         let About { topic, epoch, .. } = &self.about;
         Ok(self.wait(self.store.partitions(topic, *epoch))?)
+    }
+
+    /// The checkpoint of a partition that a process would begin with.
+    fn newest(&self, partition: Partition) -> Result<Option<Restored>, Error> {
+        let folder = self.folder(partition);
+        let restored = checkpoint::restore(&folder, &self.about, partition, &self.rules, true);
+        match self.wait(restored) {
+            Ok(restored) => Ok(restored),
+            Err(RestoreError::Store(error) | RestoreError::Unreadable(error)) => Err(error.into()),
+            // It would not begin; nor is there a fold to compare with.
+            Err(other_rules @ RestoreError::OtherRules { .. }) => {
+                tracing::warn!("{other_rules}. Or give this command the --config of `run`");
+                Ok(None)
+            }
+        }
     }
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {

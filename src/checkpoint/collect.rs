@@ -180,12 +180,19 @@ pub struct Unneeded {
 /// even if it is old; one that lost it before may be. So whoever writes here must
 /// have stopped, or be healthy: it names again only what a kept manifest names.
 ///
-/// `now`: by the store's clock.
-pub async fn unneeded(folder: &Folder, keep: usize, now: Millis) -> Result<Unneeded, StoreError> {
+/// `own`: the manifest that a process would begin with, which stays: of the newer ones
+/// the sizes alone are looked at, and they may be rotten. `now`: by the store's clock.
+pub async fn unneeded(
+    folder: &Folder,
+    keep: usize,
+    own: Option<&str>,
+    now: Millis,
+) -> Result<Unneeded, StoreError> {
     let found = folder.list("").await?;
     let mut collector = Collector::new(keep);
     collector.read_manifests(folder, &found).await?;
-    let old = collector.old(&found);
+    let mut old = collector.old(&found);
+    old.retain(|name| Some(&**name) != own);
     let mut unneeded = Unneeded {
         manifests: of_names(&found, &old),
         is_in_doubt: collector.is_in_doubt(&found),
@@ -214,7 +221,7 @@ mod tests {
     use object_store::path::Path;
 
     use super::*;
-    use crate::checkpoint::{About, Keeper, Store};
+    use crate::checkpoint::{About, Keeper, Store, manifests};
     use crate::shard::{Calendar, Record, Rules, Shard};
 
     /// Where one object is that no manifest names, and which a collector watches.
@@ -310,7 +317,10 @@ mod tests {
         folder.put("ids/nobody's", "1".into()).await.unwrap();
         let now = store.clock().await.unwrap();
 
-        let young = unneeded(&folder, 2, now).await.unwrap();
+        let oldest = manifests(&folder).await.unwrap().pop();
+        let spared = unneeded(&folder, 2, oldest.as_deref(), now).await.unwrap();
+        assert!(spared.manifests.is_empty());
+        let young = unneeded(&folder, 2, None, now).await.unwrap();
         assert_eq!(names(&young.manifests).len(), 1);
         assert!(
             young.manifests[0]
@@ -320,16 +330,16 @@ mod tests {
         assert!(young.objects.is_empty() && young.spared == 1);
         // The counters of the oldest are named until its manifest is gone.
         let later = now + 2 * GRACE_MS;
-        let old = unneeded(&folder, 2, later).await.unwrap();
+        let old = unneeded(&folder, 2, None, later).await.unwrap();
         assert_eq!(names(&old.objects), ["ids/nobody's"]);
         folder.delete(&old.manifests[0].name).await.unwrap();
-        let again = unneeded(&folder, 2, later).await.unwrap();
+        let again = unneeded(&folder, 2, None, later).await.unwrap();
         assert_eq!(names(&again.manifests).len(), 0);
         assert_eq!(names(&again.objects).len(), 2);
 
         let manifest = "manifests/00000000000000000009.x";
         folder.put(manifest, "rot".into()).await.unwrap();
-        let in_doubt = unneeded(&folder, 2, later).await.unwrap();
+        let in_doubt = unneeded(&folder, 2, None, later).await.unwrap();
         assert!(in_doubt.is_in_doubt && in_doubt.objects.is_empty());
     }
 }

@@ -409,4 +409,13 @@ mod tests {
             "{error}"
         );
     }
+
+    /// A kill of the machine is not to be had in a test.
+    #[test]
+    fn files_are_on_the_disk_before_they_count() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("file://{}", root.path().display()), "w").unwrap();
+        let files = format!("{:?}", store.files.unwrap());
+        assert!(files.contains("fsync: true"), "{files}");
+    }
 }

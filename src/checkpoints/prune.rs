@@ -49,7 +49,8 @@ fn prune(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let folder = site.folder(partition);
-    let unneeded = site.wait(collect::unneeded(&folder, keep, now))?;
+    let own = site.newest(partition)?.map(|restored| restored.name);
+    let unneeded = site.wait(collect::unneeded(&folder, keep, own.as_deref(), now))?;
     let old = format!("older than the newest {keep} that can be restored");
     let manifests = unneeded.manifests.iter().map(|it| (it, &*old));
     let why = "no checkpoint names it, and it is older than an hour";

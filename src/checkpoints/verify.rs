@@ -8,20 +8,12 @@ use std::thread;
 
 use super::log::{Folded, Log};
 use super::{Error, Expired, Site, VerifyArgs};
-use crate::checkpoint::{self, Manifest, RecordId, RestoreError};
+use crate::checkpoint::{self, RecordId};
 use crate::config::Config;
 use crate::generate::progress::Progress;
 use crate::money::grouped;
 use crate::offset::{Offset, Partition};
-use crate::shard::Snapshot;
 use crate::totals::Verdict;
-
-/// The newest checkpoint of a partition.
-struct Kept {
-    manifest: Manifest,
-    snapshot: Snapshot,
-    campaigns: usize,
-}
 
 /// How a partition came out.
 enum Outcome {
@@ -218,28 +210,6 @@ fn newest_offset(site: &Site, partition: Partition) -> Result<Option<Offset>, Er
     Ok(names.first().and_then(|name| checkpoint::offset_of(name)))
 }
 
-/// The checkpoint of a partition that a process would begin with.
-fn newest(site: &Site, partition: Partition) -> Result<Option<Kept>, Error> {
-    let folder = site.folder(partition);
-    let restored = checkpoint::restore(&folder, &site.about, partition, &site.rules, true);
-    let restored = match site.wait(restored) {
-        Err(RestoreError::Store(error) | RestoreError::Unreadable(error)) => {
-            return Err(error.into());
-        }
-        // It would not begin; nor is there a fold to compare with.
-        Err(other_rules @ RestoreError::OtherRules { .. }) => {
-            tracing::warn!("{other_rules}. Or give this command the --config of `run`");
-            None
-        }
-        Ok(restored) => restored,
-    };
-    Ok(restored.map(|mut restored| Kept {
-        manifest: restored.manifest,
-        snapshot: restored.shard.full_snapshot(),
-        campaigns: restored.shard.campaign_count(),
-    }))
-}
-
 /// How a partition comes out; `None` if nobody wants to know any more.
 fn verify(
     site: &Site,
@@ -247,7 +217,7 @@ fn verify(
     partition: Partition,
     tick: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Outcome>, Error> {
-    let Some(kept) = newest(site, partition)? else {
+    let Some(mut kept) = site.newest(partition)? else {
         let has_any = newest_offset(site, partition)?.is_some();
         return Ok(Some(Outcome::Missing { has_any }));
     };
@@ -265,13 +235,17 @@ fn verify(
             Outcome::Differs { at, how }
         }
         Folded::Whole { mut shard, last } => {
-            let difference = kept.snapshot.difference(&shard.full_snapshot());
+            let campaigns = kept.shard.campaign_count();
+            let difference = kept
+                .shard
+                .full_snapshot()
+                .difference(&shard.full_snapshot());
             match difference.or_else(|| differ(last_record, last)) {
                 Some(how) => Outcome::Differs { at, how },
                 None => Outcome::Equal {
                     at,
                     ids: kept.manifest.id_count(),
-                    campaigns: kept.campaigns,
+                    campaigns,
                 },
             }
         }

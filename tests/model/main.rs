@@ -34,14 +34,14 @@ use tally99::merge::Merge;
 use tally99::shard::{Outcome, Record, Shard};
 
 /// Says how to repeat a run that fails.
-struct SaySeed(u64);
+struct SaySeed(u64, u64);
 
 impl Drop for SaySeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "repeat it with: MODEL_SEED={} cargo test --test model",
-                self.0
+                "repeat it with: MODEL_SEED={} MODEL_STEPS={} cargo test --test model",
+                self.0, self.1
             );
         }
     }
@@ -73,7 +73,7 @@ impl Done {
 }
 
 fn simulate(seed: u64, steps: u64, done: &mut Done) {
-    let _say_seed = SaySeed(seed);
+    let _say_seed = SaySeed(seed, steps);
     let mut simulator = Simulator::new(seed);
     for _ in 0..steps {
         simulator.step();

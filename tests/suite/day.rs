@@ -121,6 +121,12 @@ impl Day {
         serde_json::from_str(&text).expect("it is JSON")
     }
 
+    /// Whether a cut of exactly so many events has been published.
+    pub fn has_counted(&self, kafka: &Kafka, events: u64) -> bool {
+        let is_it = |cut: &Value| cut["events"].as_u64() == Some(events);
+        kafka.has_topic(&self.topic("cuts")) && self.cuts(kafka).iter().any(is_it)
+    }
+
     /// All records of `cuts`, in order.
     pub fn cuts(&self, kafka: &Kafka) -> Vec<Value> {
         kafka

@@ -408,6 +408,17 @@ impl Kafka {
         });
     }
 
+    /// Somebody else in a group, by the name of a setting and its value; in it once it
+    /// has subscribed, and is polled.
+    pub fn stranger(&self, group: &str, named: (&str, &str)) -> BaseConsumer {
+        self.client()
+            .set("group.id", group)
+            .set(named.0, named.1)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .create()
+            .expect("valid settings")
+    }
+
     /// Settings of a client of this Kafka.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
@@ -142,21 +142,9 @@ fn with_some_of_the_partitions_nothing_is_published() {
     let all = |id: &'static str| (0..4).map(move |p| (p, id, donation(&format!("{id}{p}"), AT)));
     kafka.produce(&topic, all("a"));
     let mut run = day.run();
-    let counted = |events: u64| {
-        let cuts = day.cuts(kafka);
-        cuts.iter()
-            .any(|cut| cut["events"].as_u64() == Some(events))
-    };
-    run.wait_until(DEADLINE, "four are counted", |_| {
-        kafka.has_topic(&day.topic("cuts")) && counted(4)
-    });
+    run.wait_until(DEADLINE, "four are counted", |_| day.has_counted(kafka, 4));
 
-    let mut settings = kafka.client();
-    settings
-        .set("group.id", day.group())
-        .set("client.id", "somebody-else");
-    settings.set("partition.assignment.strategy", "cooperative-sticky");
-    let stranger: BaseConsumer = settings.create().expect("valid settings");
+    let stranger = kafka.stranger(day.group(), ("client.id", "somebody-else"));
     stranger.subscribe(&[&topic]).expect("it subscribes");
     run.wait_until(DEADLINE, "it says so", |run| {
         stranger.poll(Duration::from_millis(50));
@@ -172,7 +160,7 @@ fn with_some_of_the_partitions_nothing_is_published() {
     assert_eq!(day.cuts(kafka).len(), cuts, "something was published");
 
     drop(stranger);
-    run.wait_until(DEADLINE, "eight are counted", |_| counted(8));
+    run.wait_until(DEADLINE, "eight are counted", |_| day.has_counted(kafka, 8));
     run.signal(Signal::TERM);
     run.wait(SOON).succeeded();
     day.assert_nothing_fell(kafka);

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -205,12 +205,8 @@ fn a_plain_run_starts_beside_a_mere_standby() {
     let day = Day::on(kafka, "standby-plain");
     day.write(10_000, &[]);
     let elsewhere = kafka.new_topic("elsewhere", 1);
-    let mut settings = kafka.client();
-    settings
-        .set("group.id", day.group())
-        .set("client.id", "tally99-elsewhere-1-0-standby")
-        .set("partition.assignment.strategy", "cooperative-sticky");
-    let mere: BaseConsumer = settings.create().expect("valid settings");
+    let named = ("client.id", "tally99-elsewhere-1-0-standby");
+    let mere = kafka.stranger(day.group(), named);
     mere.subscribe(&[&elsewhere]).expect("it subscribes");
     let is_in = holds_within(SOON, || {
         mere.poll(Duration::from_millis(20));
@@ -282,12 +278,7 @@ fn a_standby_that_loses_the_race_goes_back_to_waiting() {
     // Enough to be counted that the other one comes before the first cut.
     day.write(400_000, &[]);
     let mut standby = Running::start(&mut standby_command(&day));
-    let mut settings = kafka.client();
-    settings
-        .set("group.id", day.group())
-        .set("client.id", "a-name-that-comes-first")
-        .set("partition.assignment.strategy", "cooperative-sticky");
-    let faster: BaseConsumer = settings.create().expect("valid settings");
+    let faster = kafka.stranger(day.group(), ("client.id", "a-name-that-comes-first"));
     standby.wait_for_output(DEADLINE, "taking over");
     faster
         .subscribe(&[&day.topic("donations")])

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
@@ -91,12 +91,7 @@ fn of_two_of_one_id_the_older_ends_and_says_why() {
     day.write(10_000, &[]);
     let mut run = Running::start(&mut of_instance(&day, "one"));
     run.wait_for_output(DEADLINE, "publishing");
-    let mut settings = kafka.client();
-    settings
-        .set("group.id", day.group())
-        .set("group.instance.id", "one")
-        .set("partition.assignment.strategy", "cooperative-sticky");
-    let newer: BaseConsumer = settings.create().expect("valid settings");
+    let newer = kafka.stranger(day.group(), ("group.instance.id", "one"));
     newer
         .subscribe(&[&day.topic("donations")])
         .expect("it subscribes");

@@ -88,13 +88,16 @@ fn a_topic_made_anew_that_is_shorter_ends_it() {
     kafka.create_topic(&topic, PARTITIONS as i32, &[]);
     day.write(1_000, &["--seed", "7"]);
     let refused = place.until_end(&day);
-    assert_fails(&refused, &[&topic, "made anew"]);
+    assert_fails(&refused, &[&*format!("{topic}/"), "made anew"]);
     let verify = place.checkpoints(&day, "verify", &["--partition", "3"]);
     assert_says(&verify, 1, &["partition 3: differs", "the log ends at"]);
 
     forget_what_was_published(kafka, &day);
     let ended = place.until_end(&day);
-    assert_fails(&ended, &[&topic, "The last ", " are gone", "made anew"]);
+    assert_fails(
+        &ended,
+        &[&*format!("{topic}/"), "The last ", " are gone", "made anew"],
+    );
     let counted = |cut: &serde_json::Value| cut["events"].as_u64() > Some(0);
     assert!(!kafka.has_topic(&day.topic("cuts")) || !day.cuts(kafka).iter().any(counted));
 }
