@@ -52,6 +52,23 @@ pub enum WorkerError {
         /// The next offset that will be written; below zero if they do not say.
         end: Offset,
     },
+    /// The log has something, and brings nothing.
+    #[error(
+        "{topic}/{partition}: the log goes to {end}, but has brought nothing from {from} on for \
+         {seconds} s. If the topic was made anew, this process cannot see it. Start it again"
+    )]
+    Silent {
+        /// The donations topic.
+        topic: String,
+        /// The partition at fault.
+        partition: Partition,
+        /// Where it is read from.
+        from: Offset,
+        /// The next offset that will be written.
+        end: Offset,
+        /// For how long.
+        seconds: u64,
+    },
     /// The partition cannot be restored.
     #[error(transparent)]
     Restore(Box<RestoreError>),

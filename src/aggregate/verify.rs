@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::partition::Owned;
 use super::{Worker, WorkerError};
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
@@ -11,9 +12,16 @@ use crate::offset::{Offset, Partition};
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long one question for them may take; the fold waits for it.
 const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
+/// After how long without a record a log is compared again, also if nothing comes.
+const IDLE_FOR: Duration = Duration::from_secs(10);
 /// How long a log may seem too short. A leader that was just elected may not know
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
+
+/// How long a log may bring nothing that it says it has. librdkafka does not see a topic
+/// that was made anew if it had more elections than the new one: it takes what brokers
+/// say of that for outdated.
+const SILENT_FOR: Duration = Duration::from_secs(30);
 
 /// How a log and a shard compare.
 enum Found {
@@ -45,6 +53,7 @@ impl Worker {
     /// Asks where the log begins and ends, if there is reason to: the reader asked for
     /// what is not there, or waits for a record that does not come.
     pub(super) fn look_at_log(&mut self) -> Result<(), WorkerError> {
+        self.doubt_idle();
         if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
             return Ok(());
         }
@@ -73,6 +82,21 @@ impl Worker {
         Ok(())
     }
 
+    /// What brings nothing may have nothing, or be another log that is not seen.
+    fn doubt_idle(&mut self) {
+        if self.until.is_some() {
+            return; // What is read to its end has to bring nothing.
+        }
+        let polled_at = self.polled_at;
+        let is_idle =
+            |owned: &Owned| owned.footing.is_verified() && polled_at >= owned.heard_at + IDLE_FOR;
+        let idle = self.owned.iter().filter(|(_, owned)| is_idle(owned));
+        let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
+        if !idle.is_empty() {
+            self.read_anew(&idle);
+        }
+    }
+
     /// A log that has become shorter brings no record at all. One partition is asked
     /// for at a time, since the others are folded on meanwhile.
     fn next_unverified(&mut self) -> Option<Partition> {
@@ -90,7 +114,11 @@ impl Worker {
     /// give any more ends the process.
     fn compare_with_log(&mut self, partition: Partition) -> Result<Found, WorkerError> {
         let ends = self.reader.ends(partition, WAIT_FOR_ENDS);
-        let (Ok((start, end)), Some(owned)) = (ends, self.owned.get_mut(&partition)) else {
+        let Some(owned) = self.owned.get_mut(&partition) else {
+            return Ok(Found::NoAnswer);
+        };
+        let Ok((start, end)) = ends else {
+            owned.waiting_since = Instant::now(); // For the brokers, until now.
             return Ok(Found::NoAnswer);
         };
         let offset = owned.shard.offset();
@@ -105,7 +133,17 @@ impl Worker {
                 end,
             });
         }
-        if is_verified || owned.read_from() >= start {
+        let (from, waited) = (owned.read_from(), owned.waiting_since.elapsed());
+        if !is_verified && from >= start && from < end && waited >= SILENT_FOR {
+            return Err(WorkerError::Silent {
+                topic: self.topic.clone(),
+                partition,
+                from,
+                end,
+                seconds: waited.as_secs(),
+            });
+        }
+        if is_verified || from >= start {
             return Ok(Found::Fits);
         }
         // A new log begins at 0, so this is the old one, and all that has expired of it

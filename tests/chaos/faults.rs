@@ -37,6 +37,8 @@ pub enum Fault {
     SlowLinks,
     StoreReadOnly,
     StoreFull,
+    StoreLink,
+    StoreSlow,
     FlipByte,
     TruncateFile,
     DeleteFile,
@@ -44,7 +46,7 @@ pub enum Fault {
 
 use Fault::*;
 
-const ALL: [Fault; 16] = [
+const ALL: [Fault; 18] = [
     KillActive,
     KillAtCheckpoint,
     KillStandby,
@@ -58,6 +60,8 @@ const ALL: [Fault; 16] = [
     SlowLinks,
     StoreReadOnly,
     StoreFull,
+    StoreLink,
+    StoreSlow,
     FlipByte,
     TruncateFile,
     DeleteFile,
@@ -79,26 +83,36 @@ impl Fault {
             SlowLinks => "links to all brokers slow",
             StoreReadOnly => "checkpoint store read-only",
             StoreFull => "checkpoint store full",
+            StoreLink => "link to the store cut or frozen",
+            StoreSlow => "checkpoint store slow",
             FlipByte => "bytes of checkpoints flipped",
             TruncateFile => "files of checkpoints truncated",
             DeleteFile => "files of checkpoints deleted",
         }
     }
 
-    /// Whether it can be had on this system.
-    fn is_possible(self) -> bool {
-        // The limit that makes a store full is set on a running process.
-        !matches!(self, StoreFull) || cfg!(target_os = "linux")
+    /// Whether it can be had here. With a bucket, what has nothing to do with it is left
+    /// to the folder.
+    fn is_possible(self, in_bucket: bool) -> bool {
+        match self {
+            StoreLink | StoreSlow => in_bucket,
+            KillActive | KillAtCheckpoint | StopActive => true,
+            FlipByte | TruncateFile | DeleteFile => true,
+            // The limit that makes a store full is set on a running process.
+            StoreFull => !in_bucket && cfg!(target_os = "linux"),
+            _ => !in_bucket,
+        }
     }
 
     /// Every kind once, in random order; `only`: those with this in their names.
-    pub fn round(random: &mut impl Rng, only: &str) -> Vec<Fault> {
+    pub fn round(world: &mut World, only: &str) -> Vec<Fault> {
+        let in_bucket = world.processes.checkpoints.link().is_some();
         let all = ALL.into_iter();
         let mut round: Vec<_> = all
-            .filter(|fault| fault.is_possible() && fault.name().contains(only))
+            .filter(|fault| fault.is_possible(in_bucket) && fault.name().contains(only))
             .collect();
         assert!(!round.is_empty(), "no fault has {only:?} in its name");
-        round.shuffle(random);
+        round.shuffle(&mut world.random);
         round
     }
 
@@ -146,9 +160,9 @@ impl Fault {
             StoreReadOnly => {
                 world.moment();
                 world.mark();
-                store::set_writable(world.checkpoints.path(), false);
+                store::set_writable(world.processes.checkpoints.path(), false);
                 hold_until_it_fails(world);
-                store::set_writable(world.checkpoints.path(), true);
+                store::set_writable(world.processes.checkpoints.path(), true);
             }
             StoreFull => {
                 world.moment();
@@ -156,6 +170,14 @@ impl Fault {
                 world.processes.limit_files(Some(FULL_BYTES));
                 hold_until_it_fails(world);
                 world.processes.limit_files(None);
+            }
+            StoreLink => {
+                let link = broken_link(world);
+                store_link(world, link);
+            }
+            StoreSlow => {
+                let by = Duration::from_millis(world.random.random_range(100..400));
+                store_link(world, Link::Slow(by));
             }
             FlipByte => damage(world, Damage::Flip),
             TruncateFile => damage(world, Damage::Truncate),
@@ -174,9 +196,9 @@ fn kill_active(world: &mut World) {
 /// takes no more than milliseconds.
 fn wait_for_checkpoint(world: &mut World) {
     world.look();
-    let before = store::files(world.checkpoints.path());
+    let before = store::files(world.processes.checkpoints.path());
     let begun = Instant::now();
-    while store::files(world.checkpoints.path()).is_subset(&before) {
+    while store::files(world.processes.checkpoints.path()).is_subset(&before) {
         assert!(begun.elapsed() < CHECKPOINT, "no checkpoint is written");
     }
 }
@@ -207,12 +229,7 @@ fn stop_active(world: &mut World) {
         tries += 1;
         // What it sent before is seen by then.
         world.hold(Duration::from_millis(100));
-        let is_open = world
-            .seen()
-            .reader
-            .publishing()
-            .is_some_and(|(_, open)| open);
-        if is_open || !in_a_cut || tries == TRIES {
+        if world.is_cut_open() || !in_a_cut || tries == TRIES {
             break stopped;
         }
         world.processes.wake();
@@ -292,10 +309,23 @@ fn all_links(world: &mut World, link: Link) {
     world.cluster.set_links(Link::Open, "");
 }
 
+/// Half of the time somebody has to restore by that link, too.
+fn store_link(world: &mut World, link: Link) {
+    world.moment();
+    world.mark();
+    world.processes.checkpoints.set_link(link);
+    world.hold_between(2_000..5_000);
+    if world.random.random_bool(0.5) {
+        kill_active(world);
+        world.hold(SESSION);
+    }
+    world.processes.checkpoints.set_link(Link::Open);
+}
+
 /// Damages what is there, and makes somebody restore from it.
 fn damage(world: &mut World, damage: Damage) {
     wait_for_checkpoint(world);
-    let (folder, random) = (world.checkpoints.path(), &mut world.random);
+    let (folder, random) = (world.processes.checkpoints.path(), &mut world.random);
     let damaged = store::damage(folder, damage, random);
     assert!(damaged > 0, "there was nothing to damage");
     kill_active(world);

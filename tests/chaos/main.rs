@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! cargo test --test chaos                                    every kind of fault twice
-//! CHAOS_SECONDS=3600 cargo test --test chaos -- --nocapture  rounds of all kinds, for an hour
+//! CHAOS_SECONDS=3600 cargo test --test chaos with_a_folder -- --nocapture
+//!                                                            rounds of all kinds, for an hour
 //! CHAOS_SEED=7 CHAOS_ONLY=broker ...                         another order, some kinds only
 //! CHAOS_RATE=5000 CHAOS_LOG=tally99=debug ...                more traffic, more in the logs
 //! ```
@@ -20,6 +21,9 @@ mod kafka;
 #[allow(dead_code)]
 #[path = "../suite/process.rs"]
 mod process;
+#[allow(dead_code)]
+#[path = "../suite/s3.rs"]
+mod s3;
 #[allow(dead_code)]
 #[path = "../suite/wait.rs"]
 mod wait;
@@ -41,10 +45,12 @@ mod world;
 
 use std::fmt::Debug;
 use std::str::FromStr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use faults::Fault;
 use report::Report;
+use store::Checkpoints;
 use world::World;
 
 /// How often every kind of fault comes in the short form.
@@ -70,8 +76,22 @@ fn setting<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
     )
 }
 
+/// A machine has room for one cluster.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
-fn whatever_breaks_every_total_is_the_fold_of_the_log() {
+fn whatever_breaks_every_total_is_the_fold_of_the_log_with_a_folder() {
+    let _alone = ALONE.lock();
+    chaos(Checkpoints::in_folder());
+}
+
+#[test]
+fn whatever_breaks_every_total_is_the_fold_of_the_log_with_a_bucket() {
+    let _alone = ALONE.lock();
+    chaos(Checkpoints::in_bucket());
+}
+
+fn chaos(checkpoints: Checkpoints) {
     let seed = setting("CHAOS_SEED").unwrap_or(99);
     let length = setting("CHAOS_SECONDS").map(Duration::from_secs);
     let only: String = setting("CHAOS_ONLY").unwrap_or_default();
@@ -79,12 +99,12 @@ fn whatever_breaks_every_total_is_the_fold_of_the_log() {
     let _repeat = Repeat(seed);
     eprintln!("seed {seed}, {rate} records a second");
 
-    let mut world = World::start(seed, rate);
+    let mut world = World::start(seed, rate, checkpoints);
     let mut report = Report::new();
     let mut rounds = 0;
     while length.map_or(rounds < ROUNDS, |length| report.elapsed() < length) {
         rounds += 1;
-        for fault in Fault::round(&mut world.random, &only) {
+        for fault in Fault::round(&mut world, &only) {
             fault.strike(&mut world);
             let outage = world.settle();
             report.add(fault, outage, &world);

@@ -1,13 +1,14 @@
 //! The active process and its standby, which change roles as they die.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::process::{self, Finished, Running, tally99};
+use crate::store::Checkpoints;
 
 /// Ids are forgotten so soon that some repeats come after that.
 pub const HORIZON_S: i64 = 45;
@@ -44,7 +45,7 @@ pub fn unprivileged(command: &Command) -> Command {
 /// they leave all that they logged in files.
 pub struct Processes {
     bootstrap: String,
-    checkpoints: PathBuf,
+    pub checkpoints: Checkpoints,
     running: Vec<Process>,
     /// Ends of their own that the situation explained.
     pub explained: u64,
@@ -65,10 +66,10 @@ struct Process {
 const WANTED: usize = 2;
 
 impl Processes {
-    pub fn new(bootstrap: String, checkpoints: &Path) -> Processes {
+    pub fn new(bootstrap: String, checkpoints: Checkpoints) -> Processes {
         Processes {
             bootstrap,
-            checkpoints: checkpoints.to_owned(),
+            checkpoints,
             running: Vec::new(),
             explained: 0,
             started: 0,
@@ -92,8 +93,7 @@ impl Processes {
 
     /// With what says which checkpoints are meant.
     fn configured<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        let url = format!("file://{}", self.checkpoints.display());
-        command.args(["--checkpoints", &url]);
+        self.checkpoints.configure(command);
         command.env("TALLY99_COUNTING_DEDUP_HORIZON_S", HORIZON_S.to_string())
     }
 

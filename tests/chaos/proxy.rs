@@ -1,4 +1,4 @@
-//! A relay in front of one broker: the link that a test can cut, freeze or slow
+//! A relay in front of one broker, or of the store: the link that a test can cut, freeze or slow
 //! down, for all clients or for those of one process, and restore.
 //!
 //! What is cut keeps its port: connections are taken and closed at once, since a

@@ -1,21 +1,97 @@
-//! Faults of the checkpoint folder.
+//! Where checkpoints are, a folder or a bucket, and its faults.
 //!
 //! Three kinds touch files that are there, as a disk does that rots: a byte
 //! flipped, a file cut off, a file gone. Two make writing fail: folders without
 //! the right to write, and files that may not grow ([`Processes::limit_files`]),
 //! which tears what is being written as a full disk does (EFBIG for ENOSPC).
 //! A slow disk has no honest likeness without a file system of one's own; a slow
-//! object store has: a relay with [`Link::Slow`] in front of an S3 server.
+//! object store has, and one that is not reached: a relay in front of an S3 server.
 //!
 //! [`Processes::limit_files`]: crate::processes::Processes::limit_files
-//! [`Link::Slow`]: crate::proxy::Link::Slow
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rand::Rng;
+use tempfile::TempDir;
+
+use crate::proxy::{Link, Proxy};
+use crate::s3::S3;
+
+/// The checkpoints of one test.
+pub struct Checkpoints {
+    url: String,
+    env: Vec<(&'static str, String)>,
+    /// Where the files are.
+    path: PathBuf,
+    kind: Kind,
+}
+
+/// What holds them, until this is dropped.
+enum Kind {
+    Folder { _folder: TempDir },
+    Bucket { _server: S3, relay: Proxy },
+}
+
+impl Checkpoints {
+    /// In a folder of this machine.
+    pub fn in_folder() -> Checkpoints {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Checkpoints {
+            url: format!("file://{}", folder.path().display()),
+            env: Vec::new(),
+            path: folder.path().to_owned(),
+            kind: Kind::Folder { _folder: folder },
+        }
+    }
+
+    /// In a bucket, which processes reach by a relay.
+    pub fn in_bucket() -> Checkpoints {
+        let (server, relay) = (S3::own(), Proxy::new());
+        let url = server.new_url("checkpoints");
+        let (_, port) = server.endpoint().rsplit_once(':').expect("it has a port");
+        relay.set_target(port.parse().expect("a port"));
+        let env = server.env().map(|(name, value)| match name {
+            "AWS_ENDPOINT" => (name, format!("http://127.0.0.1:{}", relay.port())),
+            _ => (name, value.to_owned()),
+        });
+        Checkpoints {
+            path: server.folder_of(&url),
+            url,
+            env: env.to_vec(),
+            kind: Kind::Bucket {
+                _server: server,
+                relay,
+            },
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has a command use them.
+    pub fn configure(&self, command: &mut Command) {
+        command.args(["--checkpoints", &self.url]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// The way to the bucket, if it is one.
+    pub fn link(&self) -> Option<&Proxy> {
+        match &self.kind {
+            Kind::Folder { .. } => None,
+            Kind::Bucket { relay, .. } => Some(relay),
+        }
+    }
+
+    /// What that does from now on.
+    pub fn set_link(&self, link: Link) {
+        self.link().expect("a bucket").set(link, "");
+    }
+}
 
 /// What may become of a file.
 #[derive(Clone, Copy, Debug)]
@@ -88,8 +164,6 @@ pub fn set_writable(folder: &Path, writable: bool) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use rand::SeedableRng;
     use rand_xoshiro::Xoshiro256PlusPlus;
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
-use tempfile::TempDir;
 
 use crate::cluster::Cluster;
 use crate::observer::{CUTS, Observer, Seen, TOTALS};
 use crate::processes::{HORIZON_S, Processes};
 use crate::producer::{Log, Producer};
+use crate::store::Checkpoints;
 use crate::traffic::{PARTITIONS, Traffic};
 use crate::truth::Truth;
 use crate::wait::SOON;
@@ -29,7 +29,6 @@ pub struct World {
     pub processes: Processes,
     pub log: Log,
     pub traffic: Traffic,
-    pub checkpoints: TempDir,
     pub random: Xoshiro256PlusPlus,
     /// Until it has ended.
     pub producer: Option<Producer>,
@@ -70,12 +69,11 @@ impl Mark {
 
 impl World {
     /// Brokers, processes, traffic, and who watches them.
-    pub fn start(seed: u64, rate: u64) -> World {
+    pub fn start(seed: u64, rate: u64, checkpoints: Checkpoints) -> World {
         let cluster = Cluster::start();
         let kafka = &cluster.kafka;
         kafka.create_topic(DONATIONS, PARTITIONS as i32, &[]);
-        let checkpoints = tempfile::tempdir().expect("a temporary folder");
-        let mut processes = Processes::new(cluster.relayed(), checkpoints.path());
+        let mut processes = Processes::new(cluster.relayed(), checkpoints);
         let begun = Instant::now();
         while ![CUTS, TOTALS]
             .into_iter()
@@ -99,7 +97,6 @@ impl World {
             processes,
             log,
             traffic,
-            checkpoints,
             random: Xoshiro256PlusPlus::seed_from_u64(seed),
             producer: Some(producer),
             observer: Some(observer),

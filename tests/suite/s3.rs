@@ -5,6 +5,7 @@
 //! server goes to the script as a line, and the script answers when it is done.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -21,6 +22,7 @@ pub struct S3 {
     answers: BufReader<ChildStdout>,
     endpoint: String,
     bucket: String,
+    dir: PathBuf,
 }
 
 impl S3 {
@@ -44,11 +46,12 @@ impl S3 {
             answers,
             endpoint: String::new(),
             bucket: String::new(),
+            dir: PathBuf::new(),
         };
         let ready = s3.answer("READY ");
         let mut words = ready.split(' ').map(str::to_owned);
-        let mut word = || words.next().expect("an endpoint and a bucket");
-        (s3.endpoint, s3.bucket) = (word(), word());
+        let mut word = || words.next().expect("an endpoint, a bucket and a folder");
+        (s3.endpoint, s3.bucket, s3.dir) = (word(), word(), word().into());
         s3
     }
 
@@ -60,6 +63,14 @@ impl S3 {
     /// `s3://bucket/prefix`, with a prefix that no other test has.
     pub fn new_url(&self, hint: &str) -> String {
         format!("s3://{}/{}", self.bucket, unique(hint))
+    }
+
+    /// For chaos: the folder in which the server has the objects of a [URL](S3::new_url), by their
+    /// names.
+    #[allow(dead_code)]
+    pub fn folder_of(&self, url: &str) -> PathBuf {
+        let path = url.strip_prefix("s3://").expect("one of its own");
+        self.dir.join("data").join(path)
     }
 
     /// The environment in which a program finds this server.

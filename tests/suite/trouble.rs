@@ -185,7 +185,7 @@ fn a_log_made_anew_with_fewer_partitions_is_another() {
     kafka.delete_topic(&topic);
     kafka.create_topic(&topic, 3, &[]);
     let ended = run(&day, &["--until-end"]);
-    assert_fails(&ended, &["partition 3", "made anew"]);
+    assert_fails(&ended, &[&*format!("{topic}/3: "), "made anew"]);
 }
 
 #[test]

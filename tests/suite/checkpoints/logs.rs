@@ -78,6 +78,33 @@ fn a_topic_made_anew_while_nobody_looks_is_another_log() {
     assert_eq!(day.totals(kafka), totals);
 }
 
+/// librdkafka takes all that brokers say of a topic for outdated that had fewer
+/// elections than the one before it.
+#[test]
+fn a_topic_made_anew_with_fewer_elections_ends_it() {
+    let kafka = Kafka::own(1);
+    let place = Place::folder();
+    let day = Day::on(&kafka, "elected");
+    let topic = day.topic("donations");
+    kafka.create_topic(&topic, PARTITIONS as i32, &[]);
+    kafka.kill_broker(1);
+    kafka.start_broker(1);
+    day.write(10_000, &[]);
+    let mut run = place.run(&day);
+    run.wait_until(DEADLINE, "all is counted", |_| {
+        day.has_counted(&kafka, 10_000)
+    });
+    let totals = day.totals(&kafka);
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, PARTITIONS as i32, &[]);
+    day.write(30_000, &["--seed", "7"]);
+    let ended = run.wait(DEADLINE);
+    assert_fails(&ended, &[&*format!("{topic}/"), "made anew"]);
+    assert_eq!(day.totals(&kafka), totals, "something was published");
+    let again = place.until_end(&day);
+    assert_fails(&again, &["was folded from another log"]);
+}
+
 #[test]
 fn a_topic_made_anew_that_is_shorter_ends_it() {
     let kafka = Kafka::shared();
