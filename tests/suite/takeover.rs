@@ -90,7 +90,7 @@ fn a_process_that_wakes_up_replaced_changes_nothing() {
     let kafka = Kafka::shared();
     let day = Day::on(kafka, "zombie");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(300_000, &["--rate", "10000"]));
+    let writing = Running::start(&mut day.generate(300_000, &["--rate", "5000"]));
     let mut first = day.run();
     first.wait_for_output(DEADLINE, "publishing");
     // In the middle of a cut: some of its upserts are written, some are not.
