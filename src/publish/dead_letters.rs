@@ -228,7 +228,9 @@ impl DeadLetters {
 
     /// Whether all of a partition below a [`mark`](DeadLetters::mark) are delivered.
     pub fn are_delivered(&self, partition: Partition, below: u64) -> bool {
-        self.state.are_delivered(partition, below)
+        let waiting = self.state.waiting();
+        let mut before = waiting.range((partition, 0)..(partition, below));
+        before.next().is_none()
     }
 
     /// Waits until all are delivered, or the end is overdue; returns how many
@@ -248,12 +250,6 @@ impl DeadLetters {
 impl State {
     fn waiting(&self) -> MutexGuard<'_, BTreeSet<Number>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn are_delivered(&self, partition: Partition, below: u64) -> bool {
-        let waiting = self.waiting();
-        let mut before = waiting.range((partition, 0)..(partition, below));
-        before.next().is_none()
     }
 
     fn failed(&self) -> MutexGuard<'_, Vec<(Number, OwnedMessage)>> {

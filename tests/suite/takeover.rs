@@ -156,9 +156,7 @@ fn a_broker_goes_away_and_comes_back() {
     run.wait_for_output(DEADLINE, "Kafka answers again");
     writing.wait(DEADLINE).succeeded();
     run.wait_until(DEADLINE, "all is published", |_| {
-        day.cuts(&kafka)
-            .iter()
-            .any(|cut| cut["events"].as_u64() == Some(150_000))
+        day.has_counted(&kafka, 150_000)
     });
     run.signal(Signal::TERM);
     run.wait(DEADLINE).succeeded();

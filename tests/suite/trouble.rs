@@ -240,11 +240,7 @@ fn partitions_that_are_added_are_counted() {
         &topic,
         [(2, "c", donation("c", AT)), (3, "d", donation("d", AT))],
     );
-    run.wait_until(DEADLINE, "four are counted", |_| {
-        day.cuts(kafka)
-            .iter()
-            .any(|cut| cut["events"].as_u64() == Some(4))
-    });
+    run.wait_until(DEADLINE, "four are counted", |_| day.has_counted(kafka, 4));
     run.signal(Signal::TERM);
     run.wait(SOON).succeeded();
     day.assert_nothing_fell(kafka);
