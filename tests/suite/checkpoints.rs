@@ -39,12 +39,12 @@ fn stop(run: Running) {
 fn counted(kafka: &Kafka, place: &Place, hint: &str) -> Day {
     let day = Day::on(kafka, hint);
     kafka.create_topic(&day.topic("donations"), PARTITIONS as i32, &[]);
-    let writing = Running::start(&mut day.generate(60_000, &["--rate", "15000"]));
+    let traffic = day.traffic(15_000);
     let mut run = place.run(&day);
     run.wait_until(DEADLINE, "there are three checkpoints each", |_| {
         place.partitions_with(3) == PARTITIONS
     });
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     stop(run);
     place.counts_all(&day);
     day
@@ -63,7 +63,7 @@ fn a_killed_process_is_followed_from_its_checkpoints(place: &Place) {
     let kafka = Kafka::shared();
     let day = Day::on(kafka, "kept");
     kafka.create_topic(&day.topic("donations"), PARTITIONS as i32, &[]);
-    let writing = Running::start(&mut day.generate(200_000, &["--rate", "12000"]));
+    let traffic = day.traffic(12_000);
     let mut run = place.run(&day);
     run.wait_until(DEADLINE, "all partitions have checkpoints", |_| {
         place.partitions_with(2) == PARTITIONS
@@ -84,7 +84,7 @@ fn a_killed_process_is_followed_from_its_checkpoints(place: &Place) {
         // A write that was on its way to a bucket may have come after the kill.
         assert!(offset >= Some(left), "{left} was kept: {run}");
     }
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     stop(run);
     place.counts_all(&day);
     day.assert_nothing_fell(kafka);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -99,6 +100,13 @@ impl Day {
         process::run(&mut self.generate(events, more), DEADLINE).succeeded();
     }
 
+    /// Events that come at a rate, until they are told to end: a test that waits
+    /// for something that needs them cannot run out of them.
+    pub fn traffic(&self, per_second: u32) -> Traffic {
+        let rate = ["--rate", &per_second.to_string()];
+        Traffic(Running::start(&mut self.generate(100_000_000, &rate)))
+    }
+
     pub fn run(&self) -> Running {
         Running::start(&mut self.command("run"))
     }
@@ -188,5 +196,17 @@ impl Day {
                 );
             }
         }
+    }
+}
+
+/// A generator at work.
+pub struct Traffic(Running);
+
+impl Traffic {
+    /// Has it end; what it wrote until then is what the day expects.
+    #[track_caller]
+    pub fn end(self) {
+        self.0.signal(Signal::INT);
+        self.0.wait(DEADLINE).succeeded();
     }
 }

@@ -67,7 +67,7 @@ fn of_two_standbys_one_takes_over_within_10_s_of_a_kill() {
     let kafka = Kafka::patient();
     let day = Day::on(kafka, "standbys");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(250_000, &["--rate", "5000"]));
+    let traffic = day.traffic(5_000);
     let mut active = day.run();
     active.wait_for_output(DEADLINE, "publishing");
     let mut standbys = vec![standby(&day), standby(&day)];
@@ -85,7 +85,7 @@ fn of_two_standbys_one_takes_over_within_10_s_of_a_kill() {
         }
         assert!(took <= TAKEOVER_WITHIN, "{took:?}: {active}");
     }
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     finish(&day, active);
     day.assert_nothing_fell(kafka);
 }
@@ -125,7 +125,7 @@ fn one_that_wakes_up_after_a_standby_took_over_ends() {
     let kafka = Kafka::patient();
     let day = Day::on(kafka, "standby-zombie");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(150_000, &["--rate", "5000"]));
+    let traffic = day.traffic(5_000);
     let mut zombie = day.run();
     zombie.wait_for_output(DEADLINE, "publishing");
     let mut standby = standby(&day);
@@ -138,7 +138,7 @@ fn one_that_wakes_up_after_a_standby_took_over_ends() {
     // Whoever started it starts it anew, as a standby.
     let again = self::standby(&day);
     assert!(standby.is_running(), "{standby}");
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     finish(&day, standby);
     drop(again);
     day.assert_nothing_fell(kafka);
@@ -150,7 +150,7 @@ fn standbys_that_come_and_go_disturb_nobody() {
     let kafka = Kafka::patient();
     let day = Day::on(kafka, "standby-quiet");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(200_000, &["--rate", "5000"]));
+    let traffic = day.traffic(5_000);
     let mut active = day.run();
     active.wait_for_output(DEADLINE, "publishing");
     let cut = |count| {
@@ -184,7 +184,7 @@ fn standbys_that_come_and_go_disturb_nobody() {
     assert!(gap < 6_000, "publishing stopped for {gap} ms: {active}");
     let abandoned = |cut: &Record| cut.json()["state"] == "abandoned";
     assert!(!cuts.iter().any(abandoned), "{active}");
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     finish(&day, active);
     day.assert_nothing_fell(kafka);
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
 use crate::kafka::Kafka;
-use crate::process::{self, Running};
+use crate::process;
 use crate::trouble::{AT, donation};
 use crate::wait::{holds_within, wait_until};
 
@@ -46,7 +46,7 @@ fn it_is_killed_again_and_again_and_no_total_falls() {
     let seed = std::env::var("CHAOS_SEED").map_or(7, |seed| seed.parse().expect("a number"));
     eprintln!("repeat it with CHAOS_SEED={seed}");
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-    let writing = Running::start(&mut day.generate(400_000, &["--rate", "12000"]));
+    let traffic = day.traffic(12_000);
     let (mut kills, mut left_open) = (0, 0);
     // Four at least, and on until one came between the upserts of a cut.
     while kills < 4 || left_open == 0 {
@@ -65,7 +65,7 @@ fn it_is_killed_again_and_again_and_no_total_falls() {
         left_open += usize::from(last_state(kafka, &day) == "open");
     }
     eprintln!("{left_open} of {kills} kills left a cut open");
-    writing.wait(DEADLINE).succeeded();
+    traffic.end();
     day.run_until_end();
     day.compare().succeeded();
     day.assert_nothing_fell(kafka);
@@ -90,7 +90,7 @@ fn a_process_that_wakes_up_replaced_changes_nothing() {
     let kafka = Kafka::shared();
     let day = Day::on(kafka, "zombie");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(300_000, &["--rate", "5000"]));
+    let traffic = day.traffic(5_000);
     let mut first = day.run();
     first.wait_for_output(DEADLINE, "publishing");
     // In the middle of a cut: some of its upserts are written, some are not.
@@ -111,13 +111,11 @@ fn a_process_that_wakes_up_replaced_changes_nothing() {
     assert_eq!(first.code(), 3, "{first}");
     assert!(first.stderr.contains("others have taken over"), "{first}");
 
-    writing.wait(DEADLINE).succeeded();
-    let last = |cuts: Vec<serde_json::Value>| {
-        let mut complete = cuts.into_iter().filter(|cut| cut["state"] == "complete");
-        complete.next_back().and_then(|cut| cut["events"].as_u64())
-    };
+    traffic.end();
+    let expected = day.expectation();
+    let events = expected["events"].as_u64().expect("a count");
     second.wait_until(DEADLINE, "all is published", |_| {
-        last(day.cuts(kafka)) == Some(300_000)
+        day.has_counted(kafka, events)
     });
     // The second one is left alone, so that what it emits is all that heals.
     second.wait_until(DEADLINE, "the totals are right", |_| {
@@ -128,7 +126,6 @@ fn a_process_that_wakes_up_replaced_changes_nothing() {
 
     // The topic as compaction leaves it, the last of each key, not the highest
     // version: exactly what the generator expects.
-    let expected = day.expectation();
     for (campaign, total) in day.totals(kafka) {
         let expected = &expected["campaigns"][&campaign];
         assert_eq!(total["version"], expected["events"], "{campaign}");
@@ -142,7 +139,7 @@ fn a_broker_goes_away_and_comes_back() {
     let kafka = Kafka::own(1);
     let day = Day::on(&kafka, "broker");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
-    let writing = Running::start(&mut day.generate(150_000, &["--rate", "8000"]));
+    let traffic = day.traffic(8_000);
     let mut run = day.run();
     run.wait_for_output(DEADLINE, "publishing");
     run.wait_until(DEADLINE, "it has published events", |_| {
@@ -154,10 +151,8 @@ fn a_broker_goes_away_and_comes_back() {
     run.wait_for_output(DEADLINE, "no Kafka broker answers");
     kafka.start_broker(1);
     run.wait_for_output(DEADLINE, "Kafka answers again");
-    writing.wait(DEADLINE).succeeded();
-    run.wait_until(DEADLINE, "all is published", |_| {
-        day.has_counted(&kafka, 150_000)
-    });
+    traffic.end();
+    run.wait_until(DEADLINE, "all is published", |_| day.compare().code() == 0);
     run.signal(Signal::TERM);
     run.wait(DEADLINE).succeeded();
     day.compare().succeeded();

@@ -356,7 +356,7 @@ fn a_second_signal_ends_it_at_once() {
     day.write(10_000, &[]);
     let mut run = day.run();
     run.wait_for_output(DEADLINE, "publishing");
-    let writing = Running::start(&mut day.generate(1_000_000, &["--rate", "5000"]));
+    let _traffic = day.traffic(5_000);
     run.wait_until(DEADLINE, "it publishes", |_| day.cuts(&kafka).len() > 6);
     // With a broker that does not answer, what is counted cannot be published,
     // and the first signal takes long.
@@ -366,7 +366,6 @@ fn a_second_signal_ends_it_at_once() {
     run.signal(Signal::TERM);
     let ended = run.wait(SOON);
     assert_eq!(ended.code(), 130, "{ended}");
-    drop(writing);
 }
 
 #[test]
