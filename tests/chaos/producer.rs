@@ -39,6 +39,15 @@ impl Log {
         self.0.lock().expect("the producer panicked")
     }
 
+    /// The offsets up to which everything is sent; acknowledgements may be late.
+    pub fn sent(&self) -> Vec<i64> {
+        self.places()
+            .sent
+            .each_ref()
+            .map(|it| it.len() as i64)
+            .to_vec()
+    }
+
     /// The offsets up to which everything is acknowledged.
     pub fn ends(&self) -> Vec<i64> {
         let acknowledged = self.places().acknowledged;
@@ -101,7 +110,8 @@ fn write(
             send(producer, topic, traffic, number, log);
             number += 1;
         }
-        producer.poll(Duration::ZERO);
+        // With no time at all it takes in one report, however many wait.
+        producer.poll(Duration::from_millis(1));
     }
     let begun = Instant::now();
     while producer.in_flight_count() > 0 && begun.elapsed() < FLUSH {

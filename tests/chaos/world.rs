@@ -41,7 +41,7 @@ struct Mark {
     at: Instant,
     /// The same, as logs say it.
     time: Timestamp,
-    /// What was written then.
+    /// What was sent by then.
     ends: Vec<i64>,
 }
 
@@ -50,7 +50,7 @@ struct Mark {
 pub struct Outage {
     /// When the fault began, as the logs say it.
     pub from: Timestamp,
-    /// From the fault to the first complete cut beyond what was written then.
+    /// From the fault to the first complete cut beyond what was sent by then.
     pub fresh: Duration,
     /// The longest time without a complete cut, from the last one before the fault
     /// until all was well.
@@ -203,13 +203,13 @@ impl World {
 
     /// The fault begins now.
     pub fn mark(&mut self) {
-        self.mark = Mark::new(self.log.ends());
+        self.mark = Mark::new(self.log.sent());
     }
 
-    /// Waits until all is as before the fault: what was written until now is in a
+    /// Waits until all is as before the fault: what was sent until now is in a
     /// complete cut, the compacted totals are right, and the copies are in sync.
     pub fn settle(&mut self) -> Outage {
-        let ends = self.log.ends();
+        let ends = self.log.sent();
         self.wait_until(SETTLED, "there are fresh complete cuts", |world| {
             let seen = world.seen();
             seen.reader
