@@ -10,6 +10,7 @@ mod error;
 mod keep;
 mod partition;
 mod read;
+mod silence;
 mod trouble;
 mod verify;
 
@@ -38,6 +39,7 @@ pub use error::WorkerError;
 use keep::Kept;
 use partition::Owned;
 pub(crate) use read::record;
+use silence::Silence;
 use trouble::Damage;
 
 /// What a worker is told.
@@ -96,10 +98,7 @@ pub struct Worker {
     shutdown: Shutdown,
     backlog: Backlog,
     damaged: Option<Damage>,
-    /// When the reader was last looked into, and when it was last seen to have nothing:
-    /// times since the machine's start.
-    polled_at: Duration,
-    empty_at: Duration,
+    silence: Silence,
     /// Whether the log did not have what the reader asked for.
     has_missed: bool,
     /// When the ends of the log were asked for last.
@@ -176,8 +175,7 @@ impl Worker {
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
             damaged: None,
-            polled_at: Duration::ZERO,
-            empty_at: Duration::ZERO,
+            silence: Silence::default(),
             has_missed: false,
             asked_at: None,
             asked_for: -1,

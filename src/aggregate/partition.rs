@@ -15,8 +15,8 @@ pub(super) struct Owned {
     pub footing: Footing,
     /// Since when it has been waiting to be verified, if it is.
     pub waiting_since: Instant,
-    /// When it last brought a record, or was read anew: a time since the machine's
-    /// start.
+    /// When it last brought a record, or was read anew: a time of
+    /// [`Silence`](super::silence::Silence).
     pub heard_at: Duration,
     /// Whether merge has had all of the shard.
     pub announced: bool,

@@ -6,15 +6,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::{IDLE, Worker, WorkerError};
-use crate::kafka::clock;
 use crate::publish::dead_letters::DeadLetter;
 use crate::shard::{Outcome, Record};
 
-/// After how long without a record of a partition, or without a look at the reader, a
-/// log may be another one: librdkafka reads on in a topic that was made anew as if
-/// nothing had happened. Shorter than a topic takes to be deleted, made, found, and
-/// filled beyond where we are.
-const SILENCE: Duration = Duration::from_secs(1);
 /// Records read between two looks at the clock and at the commands.
 const BATCH: usize = 2_000;
 
@@ -22,7 +16,7 @@ impl Worker {
     /// Reads and folds up to a batch of records; whether more were waiting.
     pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
         if self.owned.is_empty() {
-            self.polled_at = clock::since_boot();
+            self.silence.looked();
             return Ok(false);
         }
         // The last message borrows the reader, and not us.
@@ -32,16 +26,13 @@ impl Worker {
         let mut has_more = true;
         for _ in 0..BATCH {
             let polled = reader.poll(patience);
-            if !patience.is_zero() {
-                let before = std::mem::replace(&mut self.polled_at, clock::since_boot());
-                if self.polled_at >= before + SILENCE {
-                    self.read_all_anew(); // What was polled comes again.
-                    return Ok(true);
-                }
+            if !patience.is_zero() && self.silence.looked() {
+                self.read_all_anew(); // What was polled comes again.
+                return Ok(true);
             }
             match polled {
                 None => {
-                    self.empty_at = self.polled_at;
+                    self.silence.found_nothing();
                     has_more = false;
                     break;
                 }
@@ -78,7 +69,7 @@ impl Worker {
     fn remember(&mut self, message: &BorrowedMessage<'_>) {
         if let Some(owned) = self.owned.get_mut(&message.partition()) {
             owned.footing.step(&record(message), message.key());
-            owned.heard_at = self.polled_at;
+            owned.heard_at = self.silence.now();
         }
     }
 
@@ -91,13 +82,13 @@ impl Worker {
         };
         let record = record(message);
         if !owned.footing.is_verified() {
-            owned.heard_at = self.polled_at;
+            owned.heard_at = self.silence.now();
             return match owned.footing.verify(&record, message.key()) {
                 true => Ok(false),
                 false => Err(self.other_log(partition, offset)),
             };
         }
-        if self.empty_at >= owned.heard_at + SILENCE {
+        if self.silence.came_after(owned.heard_at) {
             self.read_anew(&[partition]); // This record comes again.
             return Ok(false);
         }

@@ -12,8 +12,6 @@ use crate::offset::{Offset, Partition};
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long one question for them may take; the fold waits for it.
 const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
-/// After how long without a record a log is compared again, also if nothing comes.
-const IDLE_FOR: Duration = Duration::from_secs(10);
 /// How long a log may seem too short. A leader that was just elected may not know
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
@@ -87,9 +85,9 @@ impl Worker {
         if self.until.is_some() {
             return; // What is read to its end has to bring nothing.
         }
-        let polled_at = self.polled_at;
+        let silence = &self.silence;
         let is_idle =
-            |owned: &Owned| owned.footing.is_verified() && polled_at >= owned.heard_at + IDLE_FOR;
+            |owned: &Owned| owned.footing.is_verified() && silence.is_long(owned.heard_at);
         let idle = self.owned.iter().filter(|(_, owned)| is_idle(owned));
         let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
         if !idle.is_empty() {

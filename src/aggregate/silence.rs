@@ -1,0 +1,55 @@
+//! How long a log has brought nothing.
+//!
+//! librdkafka reads on in a topic that was made anew as if nothing had happened, but a
+//! topic cannot be made anew while its records come. So a log is compared again with
+//! what was folded from it, before anything else of it is folded, whenever it was
+//! silent for longer than that takes: because it brought nothing, or because nobody
+//! looked.
+
+use std::time::Duration;
+
+use crate::kafka::clock;
+
+/// Shorter than a topic takes to be deleted, made, found, and filled beyond where we are.
+const SILENT: Duration = Duration::from_secs(1);
+/// After how long a log is compared also if nothing comes: it may be another one that
+/// librdkafka does not see.
+const LONG: Duration = Duration::from_secs(10);
+
+/// When a worker looked into its reader. Times are counted since the machine's start,
+/// and go on while it sleeps.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    looked_at: Duration,
+    empty_at: Duration,
+}
+
+impl Silence {
+    /// The reader was just asked for a record; `true` if nobody had asked for so long
+    /// that any log may be another one.
+    pub fn looked(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.looked_at, clock::since_boot());
+        self.looked_at >= before + SILENT
+    }
+
+    /// What was last looked for was not there: the reader was empty.
+    pub fn found_nothing(&mut self) {
+        self.empty_at = self.looked_at;
+    }
+
+    /// The time of the last look.
+    pub fn now(&self) -> Duration {
+        self.looked_at
+    }
+
+    /// Whether what comes now of a partition comes after a silence: the reader was
+    /// empty when it had last brought a record so long before.
+    pub fn came_after(&self, heard_at: Duration) -> bool {
+        self.empty_at >= heard_at + SILENT
+    }
+
+    /// Whether a partition brings nothing for so long that it is compared unasked.
+    pub fn is_long(&self, heard_at: Duration) -> bool {
+        self.looked_at >= heard_at + LONG
+    }
+}
