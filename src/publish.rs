@@ -86,8 +86,8 @@ pub enum Report {
         partition: Partition,
         /// Where the newest cut lies in it.
         published: Offset,
-        /// Where the log ends.
-        end: Offset,
+        /// Where the log ends; `None` if the topic has no such partition.
+        end: Option<Offset>,
     },
     /// Other totals than ours must stay; why, and what to do.
     Refused(String),
@@ -196,7 +196,7 @@ impl Publisher {
                     topic: self.topics.donations.clone(),
                     partition,
                     published,
-                    end: end.unwrap_or_default(),
+                    end,
                 });
             }
         }

@@ -4,6 +4,7 @@ use rdkafka::error::KafkaError;
 use thiserror::Error;
 
 use crate::checkpoint::RestoreError;
+use crate::kafka::topics::IF_MADE_ANEW;
 use crate::offset::{Offset, Partition};
 
 /// Why a worker cannot go on, and with it the process.
@@ -33,8 +34,7 @@ pub enum WorkerError {
          record stood at {expected}; the first that the log holds from there on, at {found}, is \
          not that one (the log goes from {start} to {end}). The topic was made anew under its \
          name, or an unclean leader election replaced the end of the partition. Nothing was \
-         counted. If the topic was meant to be made anew, use new names for tally99's own topics and \
-         another place for its checkpoints, or delete them; else restore the broker's data"
+         counted. {IF_MADE_ANEW}"
     )]
     OtherLog {
         /// The donations topic.
@@ -119,7 +119,6 @@ fn log_changed_advice(offset: Offset, start: Offset) -> &'static str {
          any more: to count what is left, copy it into a topic of another name, and give that one \
          topics of tally99's own and another place for checkpoints"
     } else {
-        "If the topic was meant to be made anew, use new names for tally99's own topics and \
-         another place for its checkpoints, or delete them; else restore the broker's data"
+        IF_MADE_ANEW
     }
 }

@@ -19,6 +19,11 @@ use crate::offset::{Offset, Partition};
 /// How long a question to the brokers may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// What to do when a log is not the one that was folded.
+pub const IF_MADE_ANEW: &str = "If the topic was meant to be made anew, use new names for \
+    tally99's own topics and another place for its checkpoints, or delete them; else restore the \
+    broker's data";
+
 /// How many partitions a topic has; `None` if there is no such topic.
 pub fn partitions<C: ClientContext>(
     client: &Client<C>,

@@ -23,6 +23,7 @@ use super::progress::Progress;
 use crate::aggregate::FromWorker;
 use crate::config::RunConfig;
 use crate::kafka::membership::Membership;
+use crate::kafka::topics::IF_MADE_ANEW;
 use crate::merge::{Applied, Cut, Gate, Merge};
 use crate::offset::{Offset, Partition};
 use crate::publish::{Job, PATIENCE, Report};
@@ -85,10 +86,9 @@ pub enum MergerError {
     /// Totals were published that the log cannot give any more.
     #[error(
         "{topic}/{partition}: totals up to offset {published} have been published, \
-         but the log ends at {end}. The topic was made anew, or its last records were lost. \
-         Nothing is published, since totals would step back. If the topic was meant to be made \
-         anew, use new names for tally99's own topics and another place for its checkpoints, \
-         or delete them; else restore the broker's data"
+         but {}. The topic was made anew, or its last records were lost. Nothing is published, \
+         since totals would step back. {IF_MADE_ANEW}",
+        ends_at(*end)
     )]
     BeyondLog {
         /// The donations topic.
@@ -97,8 +97,8 @@ pub enum MergerError {
         partition: Partition,
         /// Where the newest cut lies in it.
         published: Offset,
-        /// Where the log ends.
-        end: Offset,
+        /// Where the log ends; `None` if the topic has no such partition.
+        end: Option<Offset>,
     },
     /// Totals of others are in the way.
     #[error("nothing is published: {0}")]
@@ -115,6 +115,12 @@ pub enum MergerError {
          lost: the next start makes up for it"
     )]
     NotAcknowledged,
+}
+
+fn ends_at(end: Option<Offset>) -> String {
+    end.map_or("the topic has no such partition".to_owned(), |end| {
+        format!("the log ends at {end}")
+    })
 }
 
 /// How long one wait for a flush takes at most, so that reports are seen.
