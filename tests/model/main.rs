@@ -105,6 +105,21 @@ fn every_cut_equals_the_sum_of_the_log_up_to_it() {
     done.check(seeds * steps);
 }
 
+/// Objects have to be synced, and the simulator knows if they are not.
+#[test]
+fn a_store_that_forgets_is_noticed() {
+    let notices = |seed| {
+        let run = std::panic::catch_unwind(|| {
+            let mut simulator = Simulator::on_a_store(seed, true);
+            (0..5_000).for_each(|_| simulator.step());
+            simulator.finish();
+        });
+        let said = run.err().and_then(|why| why.downcast::<String>().ok());
+        said.is_some_and(|why| why.contains("which is not there"))
+    };
+    assert!((0..20).any(notices), "no seed of 20 notices it");
+}
+
 /// A seed that is printed is of use only if it says all of the run.
 #[test]
 fn a_seed_repeats_its_run() {

@@ -94,6 +94,11 @@ pub fn rules() -> Rules {
 
 impl Simulator {
     pub fn new(seed: u64) -> Simulator {
+        Simulator::on_a_store(seed, false)
+    }
+
+    /// `forgets`: see [`store::Habits`].
+    pub fn on_a_store(seed: u64, forgets: bool) -> Simulator {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let habits = Habits {
             campaigns: random.random_range(1..=CAMPAIGNS.len()),
@@ -110,7 +115,7 @@ impl Simulator {
             lists_late: [0.0, 0.0, 0.3][random.random_range(0..3)],
             rots: [0.0, 0.0, 0.02][random.random_range(0..3)],
             answers_lost: [0.0, 0.05][random.random_range(0..2)],
-            forgets: false,
+            forgets,
         };
         let store = SimStore::new(random.random(), store_habits, KEEP, START_MS);
         let mut simulator = Simulator {
