@@ -6,6 +6,8 @@ use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
 use crate::kafka::Kafka;
+use crate::place::{Place, offset};
+use crate::trouble::{AT, donation};
 
 #[test]
 fn odd_records_become_dead_letters_with_their_bytes() {
@@ -89,6 +91,40 @@ fn dead_letters_outlive_their_topic() {
         let found = kafka.read_all(&letters);
         found.iter().any(|letter| letter.key.as_ref() == Some(&key))
     });
+    run.signal(Signal::TERM);
+    run.wait(DEADLINE).succeeded();
+}
+
+/// Who restores a checkpoint does not send the dead letters before it again. Another
+/// partition, which has none, is kept meanwhile, twice.
+#[test]
+fn a_checkpoint_waits_for_the_dead_letters_of_its_partition() {
+    let kafka = Kafka::shared();
+    let place = Place::folder();
+    let day = Day::on(kafka, "waits");
+    let (topic, letters) = (day.topic("donations"), day.topic("dead-letters"));
+    kafka.create_topic(&topic, 2, &[]);
+    kafka.create_topic(&letters, 1, &[("max.message.bytes", "1")]);
+    kafka.produce(&topic, [(0, "bad", "rubbish")]);
+    let mut run = place.run(&day);
+    let what = format!("dead letters to {letters} are not delivered");
+    run.wait_for_output(DEADLINE, &what);
+    for kept in 1..=2 {
+        let event = donation(&format!("good-{kept}"), AT);
+        kafka.produce(&topic, [(1, "good", event)]);
+        run.wait_until(DEADLINE, "the other partition is kept", |_| {
+            place.manifests(1).iter().any(|it| offset(it) == kept)
+        });
+    }
+    assert_eq!(place.manifests(0), [], "{run}");
+
+    // With another in its place, which takes them.
+    kafka.delete_topic(&letters);
+    if !kafka.has_topic(&letters) {
+        kafka.create_topic(&letters, 1, &[("cleanup.policy", "compact")]);
+    }
+    run.wait_until(DEADLINE, "it is kept", |_| !place.manifests(0).is_empty());
+    assert_eq!(kafka.read_all(&letters).len(), 1, "{run}");
     run.signal(Signal::TERM);
     run.wait(DEADLINE).succeeded();
 }
