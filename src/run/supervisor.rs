@@ -13,6 +13,8 @@ use rdkafka::admin::AdminClient;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use others::newest_cut;
+
 use super::RunError;
 use super::merger::{Merger, MergerEnds};
 use super::prepare::Ready;
@@ -121,6 +123,7 @@ pub(super) async fn supervise(
         membership,
         gone_since: None,
         incomplete_since: None,
+        began_at_cut: newest_cut(&view),
         lost_at_cut: None,
         is_back: false,
         asked_at: None,
@@ -213,6 +216,8 @@ struct Supervisor<'a> {
     membership: Arc<Membership>,
     gone_since: Option<Instant>,
     incomplete_since: Option<Instant>,
+    /// The newest cut of ours when it began, if it is not the first time.
+    began_at_cut: u64,
     /// The newest cut when partitions were lost last, if they ever were.
     lost_at_cut: Option<u64>,
     /// Whether all partitions have been ours again since.
@@ -282,7 +287,7 @@ impl Supervisor<'_> {
                     done: done.clone(),
                 });
                 if lost {
-                    self.lost_at_cut = Some(self.newest_cut());
+                    self.lost_at_cut = Some(newest_cut(&self.view));
                     self.is_back = false;
                 }
             }

@@ -7,6 +7,7 @@ use super::Supervisor;
 use crate::kafka::client;
 use crate::kafka::group::{self, GroupMember};
 use crate::run::RunError;
+use crate::view::TotalsView;
 
 /// How often the group is asked who else is in it.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -51,8 +52,9 @@ impl Supervisor<'_> {
             .get_or_insert_with(Instant::now)
             .elapsed();
         let session = self.config.kafka.session_timeout;
-        // What was published before partitions were lost gives no precedence.
-        let publishes = self.newest_cut() > self.lost_at_cut.unwrap_or(0);
+        // What was published before partitions were lost, or by this process before it
+        // stood back, gives no precedence.
+        let publishes = newest_cut(&self.view) > self.lost_at_cut.unwrap_or(self.began_at_cut);
         if waited < session || publishes || !self.may_ask() {
             return Ok(());
         }
@@ -67,12 +69,6 @@ impl Supervisor<'_> {
             return Err(RunError::GroupInUse { group, members });
         }
         Ok(())
-    }
-
-    /// The number of the newest complete cut of ours; 0 if there is none.
-    pub(super) fn newest_cut(&self) -> u64 {
-        let newest = self.view.newest();
-        newest.borrow().as_ref().map_or(0, |cut| cut.number)
     }
 
     /// Whether it is time for a question about the group, and if so, that it is
@@ -93,4 +89,10 @@ impl Supervisor<'_> {
         let group = &self.config.kafka.group;
         tokio::task::block_in_place(|| group::others_at_work(self.admin.inner(), group)).ok()
     }
+}
+
+/// The number of the newest complete cut of ours; 0 if there is none.
+pub(super) fn newest_cut(view: &TotalsView) -> u64 {
+    let newest = view.newest();
+    newest.borrow().as_ref().map_or(0, |cut| cut.number)
 }
