@@ -123,12 +123,14 @@ impl Checkpoints {
         let this = self.clone();
         let runtime = self.runtime.clone();
         let guard = Guard(reply.clone());
-        // Decoding keeps a core busy, so it gets a thread that may be busy.
-        self.runtime.spawn_blocking(move || {
-            let _guard = guard;
-            runtime.block_on(async move {
-                let _permit = this.restoring.acquire().await;
-                if let Some(restored) = this.restore_when_possible(partition).await {
+        self.runtime.spawn(async move {
+            // Before there is a thread of its own: the store needs some, too.
+            let permit = this.restoring.clone().acquire_owned().await;
+            // Decoding keeps a core busy, so it gets a thread that may be busy.
+            runtime.clone().spawn_blocking(move || {
+                let (_guard, _permit) = (guard, permit);
+                let restored = runtime.block_on(this.restore_when_possible(partition));
+                if let Some(restored) = restored {
                     let found = restored.as_ref().ok().and_then(Option::as_ref);
                     let last = found.map(|it| (it.name.clone(), it.manifest.clone()));
                     let keeper = this.keeper(partition, last);
