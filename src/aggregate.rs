@@ -14,7 +14,7 @@ mod silence;
 mod trouble;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
@@ -90,8 +90,8 @@ pub struct Worker {
     kept: Kept,
     /// Where to end in each partition, if the run has an end.
     until: Option<BTreeMap<Partition, Offset>>,
-    /// The partitions whose log was seen to go as far as `until`.
-    end_is_known: BTreeSet<Partition>,
+    /// Whether the reader asks leaders alone. Only they know how far the log goes.
+    asks_leaders: bool,
     commands: Receiver<Command>,
     output: SyncSender<FromWorker>,
     dead_letters: DeadLetters,
@@ -147,9 +147,13 @@ impl Worker {
         until: Option<BTreeMap<Partition, Offset>>,
         ends: WorkerEnds,
     ) -> Result<Worker, KafkaError> {
-        let settings = match until {
-            Some(_) => client::reader_to_the_end(&config.kafka),
-            None => client::reader(&config.kafka),
+        let (settings, asks_leaders) = match until {
+            Some(_) => (client::reader_of_leaders(&config.kafka), true),
+            None => {
+                let rack = config.kafka.properties.get("client.rack");
+                let asks_leaders = rack.is_none_or(String::is_empty);
+                (client::reader(&config.kafka), asks_leaders)
+            }
         };
         let topic = &config.topics.donations;
         let reader = Reader::new(&settings, topic, ends.health.clone())?;
@@ -168,7 +172,7 @@ impl Worker {
             replies: mpsc::channel(),
             kept: Kept::default(),
             until,
-            end_is_known: BTreeSet::new(),
+            asks_leaders,
             commands: ends.commands,
             output: ends.output,
             dead_letters: ends.dead_letters,
@@ -279,6 +283,14 @@ impl Worker {
             }
         }
         self.point_reader(partitions);
+    }
+
+    /// The worker was away: what was waited for did not come for lack of a look.
+    fn is_back(&mut self) {
+        let now = clock::since_boot();
+        let all = self.owned.values_mut();
+        all.for_each(|owned| owned.waiting_since = now);
+        self.read_all_anew();
     }
 
     fn read_all_anew(&mut self) {

@@ -32,9 +32,10 @@ pub enum WorkerError {
     #[error(
         "{topic}/{partition}: the shard at offset {offset} was folded from another log. Its last \
          record stood at {expected}; the first that the log holds from there on, at {found}, is \
-         not that one (the log goes from {start} to {end}). The topic was made anew under its \
+         not that one ({}). The topic was made anew under its \
          name, or an unclean leader election replaced the end of the partition. Nothing was \
-         counted. {IF_MADE_ANEW}"
+         counted. {IF_MADE_ANEW}",
+        goes(*ends)
     )]
     OtherLog {
         /// The donations topic.
@@ -47,10 +48,9 @@ pub enum WorkerError {
         expected: Offset,
         /// Where the first record is that the log holds from there on.
         found: Offset,
-        /// The first offset that is still there; below zero if the brokers do not say.
-        start: Offset,
-        /// The next offset that will be written; below zero if they do not say.
-        end: Offset,
+        /// The first offset that is still there, and the next one that will be written;
+        /// `None` if the brokers do not say.
+        ends: Option<(Offset, Offset)>,
     },
     /// The log has something, and brings nothing.
     #[error(
@@ -97,6 +97,12 @@ pub enum WorkerError {
         /// What librdkafka said.
         error: KafkaError,
     },
+}
+
+fn goes(ends: Option<(Offset, Offset)>) -> String {
+    ends.map_or("the brokers do not say how far it goes".to_owned(), |it| {
+        format!("the log goes from {} to {}", it.0, it.1)
+    })
 }
 
 fn log_changed(offset: Offset, start: Offset, end: Offset) -> String {

@@ -4,20 +4,35 @@ use std::time::{Duration, Instant};
 
 use super::checkpoints::Taking;
 use crate::checkpoint::{Footing, Keeper};
+use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::offset::Offset;
 use crate::shard::Shard;
+
+/// Where the log ends, as far as it is known. Its last records may be none for us: the
+/// markers of transactions, and what was aborted.
+#[derive(Clone, Copy)]
+pub(super) enum LogEnd {
+    /// It is asked for as soon as the reader is at its end.
+    Wanted,
+    /// It was here before the reader was pointed at the log anew. When that is at its end
+    /// again, all that was there comes before.
+    At(Offset),
+    /// What was folded was all that was there.
+    Folded,
+}
 
 /// A shard, and what belongs to it.
 pub(super) struct Owned {
     pub shard: Shard,
     /// What it knows of the log.
     pub footing: Footing,
-    /// Since when it has been waiting to be verified, if it is.
-    pub waiting_since: Instant,
-    /// When it last brought a record, or was read anew: a time of
+    /// Since when it has been waiting to be verified, if it is; and when it last brought
+    /// a record, or was read anew. Times since the machine's start, as those of
     /// [`Silence`](super::silence::Silence).
+    pub waiting_since: Duration,
     pub heard_at: Duration,
+    pub log_end: LogEnd,
     /// Whether merge has had all of the shard.
     pub announced: bool,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
@@ -41,8 +56,9 @@ impl Owned {
         Owned {
             shard,
             footing,
-            waiting_since: Instant::now(),
+            waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
+            log_end: LogEnd::Wanted,
             announced: false,
             keeper,
             unsaved: false,
@@ -61,7 +77,7 @@ impl Owned {
     /// Its reader is pointed at the log anew. What has been waiting goes on waiting.
     pub fn doubt(&mut self) {
         if self.footing.is_verified() {
-            self.waiting_since = Instant::now();
+            self.waiting_since = clock::since_boot();
         }
         self.footing.doubt();
     }

@@ -12,11 +12,19 @@ use crate::shard::{Outcome, Record};
 /// Records read between two looks at the clock and at the commands.
 const BATCH: usize = 2_000;
 
+/// Whether a record was folded.
+enum Folded {
+    No,
+    Yes,
+    /// And its dead letter may have had to wait for brokers.
+    AfterAWait,
+}
+
 impl Worker {
     /// Reads and folds up to a batch of records; whether more were waiting.
     pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
         if self.owned.is_empty() {
-            self.silence.looked();
+            self.silence.look();
             return Ok(false);
         }
         // The last message borrows the reader, and not us.
@@ -26,25 +34,27 @@ impl Worker {
         let mut has_more = true;
         for _ in 0..BATCH {
             let polled = reader.poll(patience);
-            if !patience.is_zero() && self.silence.looked() {
-                self.read_all_anew(); // What was polled comes again.
+            if !patience.is_zero() && self.silence.look() {
+                self.is_back(); // What was polled comes again.
                 return Ok(true);
             }
-            match polled {
+            let has_waited = match polled {
                 None => {
                     self.silence.found_nothing();
                     has_more = false;
                     break;
                 }
                 Some(Ok(message)) => {
+                    let folded = self.fold(&message)?;
                     // One that is not folded changes nothing of what was before.
-                    if self.fold(&message)? {
+                    if let Folded::Yes | Folded::AfterAWait = folded {
                         let before = last.replace(message);
                         let now = last.as_ref().map(Message::partition);
                         if let Some(before) = before.filter(|it| Some(it.partition()) != now) {
                             self.remember(&before);
                         }
                     }
+                    matches!(folded, Folded::AfterAWait)
                 }
                 Some(Err(error)) => {
                     // What follows may have the log compared with what was folded.
@@ -55,7 +65,15 @@ impl Worker {
                         KafkaError::PartitionEOF(partition) => self.reached_end(partition),
                         error => self.trouble(error)?,
                     }
+                    true
                 }
+            };
+            if has_waited && self.silence.look() {
+                if let Some(last) = last.take() {
+                    self.remember(&last);
+                }
+                self.is_back(); // What follows in the reader comes again.
+                return Ok(true);
             }
             patience = Duration::ZERO;
         }
@@ -69,32 +87,32 @@ impl Worker {
     fn remember(&mut self, message: &BorrowedMessage<'_>) {
         if let Some(owned) = self.owned.get_mut(&message.partition()) {
             owned.footing.step(&record(message), message.key());
-            owned.heard_at = self.silence.now();
+            owned.heard_at = self.silence.last_look();
         }
     }
 
     /// Folds one record, if it is one to fold; one that cannot be counted goes to
     /// the dead letters.
-    fn fold(&mut self, message: &BorrowedMessage<'_>) -> Result<bool, WorkerError> {
+    fn fold(&mut self, message: &BorrowedMessage<'_>) -> Result<Folded, WorkerError> {
         let (partition, offset) = (message.partition(), message.offset());
         let Some(owned) = self.owned.get_mut(&partition) else {
-            return Ok(false);
+            return Ok(Folded::No);
         };
         let record = record(message);
         if !owned.footing.is_verified() {
-            owned.heard_at = self.silence.now();
+            owned.heard_at = self.silence.last_look();
             return match owned.footing.verify(&record, message.key()) {
-                true => Ok(false),
+                true => Ok(Folded::No),
                 false => Err(self.other_log(partition, offset)),
             };
         }
         if self.silence.came_after(owned.heard_at) {
             self.read_anew(&[partition]); // This record comes again.
-            return Ok(false);
+            return Ok(Folded::No);
         }
         let end = self.until.as_ref().and_then(|ends| ends.get(&partition));
         if end.is_some_and(|end| offset >= end.0) || offset < owned.shard.offset().0 {
-            return Ok(false);
+            return Ok(Folded::No);
         }
         if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
             let letter = DeadLetter {
@@ -106,8 +124,9 @@ impl Worker {
                 rejected: &rejected,
             };
             self.dead_letters.send(&letter, &self.shutdown);
+            return Ok(Folded::AfterAWait);
         }
-        Ok(true)
+        Ok(Folded::Yes)
     }
 }
 

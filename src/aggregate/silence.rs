@@ -1,10 +1,9 @@
 //! How long a log has brought nothing.
 //!
-//! librdkafka reads on in a topic that was made anew as if nothing had happened, but a
-//! topic cannot be made anew while its records come. So a log is compared again with
-//! what was folded from it, before anything else of it is folded, whenever it was
-//! silent for longer than that takes: because it brought nothing, or because nobody
-//! looked.
+//! librdkafka reads on in a topic that was made anew as if nothing had happened, but
+//! that takes a while in which no record comes. So a log is compared again with what
+//! was folded from it, before anything else of it is folded, whenever it was silent
+//! for less than that takes: because it brought nothing, or because nobody looked.
 
 use std::time::Duration;
 
@@ -25,9 +24,9 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// The reader was just asked for a record; `true` if nobody had asked for so long
-    /// that any log may be another one.
-    pub fn looked(&mut self) -> bool {
+    /// The worker looks into its reader; `true` if it had not for so long that any log
+    /// may be another one.
+    pub fn look(&mut self) -> bool {
         let before = std::mem::replace(&mut self.looked_at, clock::since_boot());
         self.looked_at >= before + SILENT
     }
@@ -37,9 +36,15 @@ impl Silence {
         self.empty_at = self.looked_at;
     }
 
-    /// The time of the last look.
-    pub fn now(&self) -> Duration {
+    /// When the reader was last looked into. What happened since nobody has seen, be it
+    /// for hours.
+    pub fn last_look(&self) -> Duration {
         self.looked_at
+    }
+
+    /// How long ago something was at the last look.
+    pub fn since(&self, then: Duration) -> Duration {
+        self.looked_at.saturating_sub(then)
     }
 
     /// Whether what comes now of a partition comes after a silence: the reader was

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::partition::LogEnd;
+use super::verify::WAIT_FOR_ENDS;
 use super::{Worker, WorkerError};
 use crate::kafka::client;
-use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 
 /// How often a damaged batch is read again.
@@ -109,27 +110,41 @@ impl Worker {
         Ok(())
     }
 
-    /// The reader is at the end of a partition. If the run's own end lies behind
-    /// it, what is between is no record (a transaction's marker, say), or the
-    /// answer of a broker that does not know all of the log yet.
+    /// The reader is at the end of a partition. What follows the last record there is no
+    /// record, or the broker that was asked does not know all of the log yet.
     pub(super) fn reached_end(&mut self, partition: Partition) {
         let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        let (Some(&end), Some(owned)) = (until, self.owned.get_mut(&partition)) else {
+        let (until, asks_leaders) = (until.copied(), self.asks_leaders);
+        let Some(owned) = self.owned.get_mut(&partition) else {
             return;
         };
-        let shard = &mut owned.shard;
-        if shard.offset() >= end || !owned.footing.is_verified() {
+        let offset = owned.shard.offset();
+        let is_done = until.is_some_and(|until| offset >= until);
+        if is_done || !asks_leaders || !owned.footing.is_verified() {
             return;
         }
-        if self.end_is_known.contains(&partition) {
-            shard.skip_to(end);
-            return;
+        match owned.log_end {
+            LogEnd::Folded => return,
+            LogEnd::At(end) => {
+                let end = until.map_or(end, |until| until.min(end));
+                owned.shard.skip_to(end);
+                owned.log_end = LogEnd::Folded;
+                return;
+            }
+            LogEnd::Wanted => {}
         }
         // Only an end that is reported after the log was seen to go as far counts.
-        let found = self.reader.ends(partition, ANSWER_WITHIN);
-        if found.is_ok_and(|(_, found)| found >= end) {
-            self.end_is_known.insert(partition);
+        let found = self.reader.ends(partition, WAIT_FOR_ENDS);
+        owned.log_end = match found {
+            Ok((_, end)) if until.is_some_and(|until| end < until) => LogEnd::Wanted,
+            Ok((_, end)) if end > offset => LogEnd::At(end),
+            Ok(_) => LogEnd::Folded,
+            Err(_) => LogEnd::Wanted,
+        };
+        // Without an end of the run, there is time until the partition has been idle.
+        let wants = matches!(owned.log_end, LogEnd::Wanted) && until.is_some();
+        if wants || matches!(owned.log_end, LogEnd::At(_)) {
+            self.read_anew(&[partition]);
         }
-        self.read_anew(&[partition]);
     }
 }

@@ -3,15 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::partition::Owned;
+use super::partition::{LogEnd, Owned};
 use super::{Worker, WorkerError};
+use crate::kafka::clock;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 
 /// How long the reader may bring nothing before the ends of the log are asked for.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// How long one question for them may take; the fold waits for it.
-const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
+pub(super) const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
 /// How long a log may seem too short. A leader that was just elected may not know
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 enum Found {
     /// The log may be the one that the shard was folded from.
     Fits,
+    /// It may be another one: it holds again what had expired.
+    Doubtful,
     /// It is, and all that the shard was to be verified by has expired.
     Expired,
     /// The brokers do not say now.
@@ -36,15 +39,13 @@ impl Worker {
     pub(super) fn other_log(&self, partition: Partition, found: i64) -> WorkerError {
         let owned = &self.owned[&partition];
         let ends = self.reader.ends(partition, ANSWER_WITHIN);
-        let (start, end) = ends.unwrap_or((Offset(-1), Offset(-1)));
         WorkerError::OtherLog {
             topic: self.topic.clone(),
             partition,
             offset: owned.shard.offset(),
             expected: owned.read_from(),
             found: Offset(found),
-            start,
-            end,
+            ends: ends.ok(),
         }
     }
 
@@ -58,7 +59,7 @@ impl Worker {
         let has_missed = std::mem::take(&mut self.has_missed);
         let partitions: Vec<_> = match has_missed {
             true => self.owned.keys().copied().collect(), // Which, nobody says.
-            false => self.next_unverified().into_iter().collect(),
+            false => self.next_to_ask_for().into_iter().collect(),
         };
         let (mut left, mut answers) = (Vec::new(), true);
         for partition in partitions {
@@ -66,6 +67,7 @@ impl Worker {
             // whichever is missed again is asked for again.
             match answers.then(|| self.compare_with_log(partition)) {
                 Some(Ok(Found::Expired)) => self.point_reader(&[partition]),
+                Some(Ok(Found::Doubtful)) => self.read_anew(&[partition]),
                 Some(Err(error)) => return Err(error),
                 found => {
                     answers = matches!(found, Some(Ok(Found::Fits)));
@@ -80,27 +82,41 @@ impl Worker {
         Ok(())
     }
 
-    /// What brings nothing may have nothing, or be another log that is not seen.
+    /// What brings nothing may have nothing, or no record for us, or be another log that
+    /// is not seen.
     fn doubt_idle(&mut self) {
         if self.until.is_some() {
             return; // What is read to its end has to bring nothing.
         }
         let silence = &self.silence;
-        let is_idle =
-            |owned: &Owned| owned.footing.is_verified() && silence.is_long(owned.heard_at);
-        let idle = self.owned.iter().filter(|(_, owned)| is_idle(owned));
-        let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
+        let is_idle = |owned: &Owned| {
+            let can_be_read = owned.footing.is_verified() && !owned.footing.is_expired();
+            can_be_read && silence.is_long(owned.heard_at)
+        };
+        let mut idle = Vec::new();
+        for (&partition, owned) in &mut self.owned {
+            if is_idle(owned) {
+                owned.log_end = LogEnd::Wanted;
+                idle.push(partition);
+            }
+        }
         if !idle.is_empty() {
             self.read_anew(&idle);
         }
     }
 
-    /// A log that has become shorter brings no record at all. One partition is asked
-    /// for at a time, since the others are folded on meanwhile.
-    fn next_unverified(&mut self) -> Option<Partition> {
-        let waiting = self.owned.iter().filter(|(_, owned)| {
-            !owned.footing.is_verified() && owned.waiting_since.elapsed() >= ASK_AFTER
-        });
+    /// A log that has become shorter brings no record at all, and one whose last record
+    /// has expired has none to be known by. One partition is asked for at a time, since
+    /// the others are folded on meanwhile.
+    fn next_to_ask_for(&mut self) -> Option<Partition> {
+        let silence = &self.silence;
+        let waiting = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| match owned.footing.is_verified() {
+                true => owned.footing.is_expired() && silence.is_long(owned.heard_at),
+                false => silence.since(owned.waiting_since) >= ASK_AFTER,
+            });
         let mut waiting = waiting.map(|(&partition, _)| partition);
         let after = self.asked_for;
         let next = waiting.clone().find(|&partition| partition > after);
@@ -116,12 +132,23 @@ impl Worker {
             return Ok(Found::NoAnswer);
         };
         let Ok((start, end)) = ends else {
-            owned.waiting_since = Instant::now(); // For the brokers, until now.
+            owned.waiting_since = clock::since_boot(); // For the brokers, until now.
             return Ok(Found::NoAnswer);
         };
+        if owned.footing.is_expired() {
+            owned.heard_at = clock::since_boot();
+            if owned
+                .footing
+                .last_record()
+                .is_some_and(|last| last.offset >= start.0)
+            {
+                return Ok(Found::Doubtful);
+            }
+        }
+        let waited = self.silence.since(owned.waiting_since);
         let offset = owned.shard.offset();
         let is_verified = owned.footing.is_verified();
-        let has_waited = !is_verified && owned.waiting_since.elapsed() >= SHORT_FOR;
+        let has_waited = !is_verified && waited >= SHORT_FOR;
         if offset < start || (offset > end && has_waited) {
             return Err(WorkerError::LogChanged {
                 topic: self.topic.clone(),
@@ -131,7 +158,7 @@ impl Worker {
                 end,
             });
         }
-        let (from, waited) = (owned.read_from(), owned.waiting_since.elapsed());
+        let from = owned.read_from();
         if !is_verified && from >= start && from < end && waited >= SILENT_FOR {
             return Err(WorkerError::Silent {
                 topic: self.topic.clone(),

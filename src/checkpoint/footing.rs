@@ -40,6 +40,11 @@ impl Footing {
         self.is_verified
     }
 
+    /// Whether the last record that was folded has expired, so that no reader can bring it.
+    pub fn is_expired(&self) -> bool {
+        self.is_expired
+    }
+
     /// Where to read from: the last record, so that it can be verified. `next` is
     /// the shard's own offset.
     pub fn read_from(&self, next: Offset) -> Offset {

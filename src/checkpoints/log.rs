@@ -103,7 +103,7 @@ pub(super) enum Folded {
 impl Log {
     pub fn open(config: &Config) -> Result<Log, LogError> {
         let health = Arc::new(Health::default());
-        let settings = client::reader_to_the_end(&config.kafka);
+        let settings = client::reader_of_leaders(&config.kafka);
         let reader = Reader::new(&settings, &config.topics.donations, health.clone());
         Ok(Log {
             reader: reader.map_err(LogError::Client)?,

@@ -87,7 +87,8 @@ pub fn settings(
 }
 
 /// A consumer that never joins the group: partitions are assigned by hand, and
-/// an offset that is not there is an error, never a reset.
+/// an offset that is not there is an error, never a reset. It tells when it is at the
+/// end of a partition, which is not always behind a record.
 pub fn reader(config: &KafkaConfig) -> ClientConfig {
     let good = [
         // A full queue is looked at again soon; librdkafka would sleep for 1 s.
@@ -100,16 +101,15 @@ pub fn reader(config: &KafkaConfig) -> ClientConfig {
         ("enable.auto.offset.store", "false"),
         ("auto.offset.reset", "error"),
         ("check.crcs", "true"),
+        ("enable.partition.eof", "true"),
         ("isolation.level", "read_committed"),
     ];
     settings(config, "reader", &good, &must)
 }
 
-/// Such a consumer that tells when it is at the end of a partition, which is not always
-/// behind a record. It asks the leaders alone: only they know how far the log goes.
-pub fn reader_to_the_end(config: &KafkaConfig) -> ClientConfig {
+/// Such a consumer that asks the leaders alone: only they know how far the log goes.
+pub fn reader_of_leaders(config: &KafkaConfig) -> ClientConfig {
     let mut settings = reader(config);
-    settings.set("enable.partition.eof", "true");
     settings.set("client.rack", "");
     settings
 }

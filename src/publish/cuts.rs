@@ -60,7 +60,7 @@ impl Cuts {
         let context = Context {
             health: health.clone(),
         };
-        let settings = client::reader_to_the_end(config);
+        let settings = client::reader_of_leaders(config);
         Ok(Cuts {
             topic: topic.to_owned(),
             reader: settings.create_with_context(context)?,

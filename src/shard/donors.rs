@@ -155,11 +155,19 @@ mod tests {
             if donor % 500 != 0 {
                 continue;
             }
-            let restored = Donors::campaign_from(&donors.to_bytes()).expect("its own bytes");
-            let (mut before, mut after) = (DonorsUnion::campaign(), DonorsUnion::campaign());
-            before.merge(&donors);
-            after.merge(&restored);
-            assert_eq!(before.estimate(), after.estimate(), "{donor}");
+            let of_campaign = Donors::campaign_from(&donors.to_bytes());
+            let of_all = Donors::overall_from(&overall.to_bytes());
+            for (union, before, after) in [
+                (DonorsUnion::campaign(), &donors, of_campaign),
+                (DonorsUnion::overall(), &overall, of_all),
+            ] {
+                let [before, after] = [before, &after.expect("its own bytes")].map(|donors| {
+                    let mut union = union.clone();
+                    union.merge(donors);
+                    union.estimate()
+                });
+                assert_eq!(before, after, "{donor}");
+            }
         }
     }
 }
