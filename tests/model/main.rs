@@ -110,7 +110,7 @@ fn every_cut_equals_the_sum_of_the_log_up_to_it() {
 fn a_store_that_forgets_is_noticed() {
     let notices = |seed| {
         let run = std::panic::catch_unwind(|| {
-            let mut simulator = Simulator::on_a_store(seed, true);
+            let mut simulator = Simulator::on_a_store_that_forgets(seed);
             (0..5_000).for_each(|_| simulator.step());
             simulator.finish();
         });

@@ -94,11 +94,15 @@ pub fn rules() -> Rules {
 
 impl Simulator {
     pub fn new(seed: u64) -> Simulator {
-        Simulator::on_a_store(seed, false)
+        Simulator::with(seed, false)
     }
 
-    /// `forgets`: see [`store::Habits`].
-    pub fn on_a_store(seed: u64, forgets: bool) -> Simulator {
+    /// On a store that loses what it did not sync.
+    pub fn on_a_store_that_forgets(seed: u64) -> Simulator {
+        Simulator::with(seed, true)
+    }
+
+    fn with(seed: u64, forgets: bool) -> Simulator {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let habits = Habits {
             campaigns: random.random_range(1..=CAMPAIGNS.len()),

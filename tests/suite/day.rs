@@ -103,8 +103,10 @@ impl Day {
     /// Events that come at a rate, until they are told to end: a test that waits
     /// for something that needs them cannot run out of them.
     pub fn traffic(&self, per_second: u32) -> Traffic {
+        // Enough for twenty minutes, which are a whole day of events.
+        let events = 1_200 * u64::from(per_second);
         let rate = ["--rate", &per_second.to_string()];
-        Traffic(Running::start(&mut self.generate(100_000_000, &rate)))
+        Traffic(Running::start(&mut self.generate(events, &rate)))
     }
 
     pub fn run(&self) -> Running {

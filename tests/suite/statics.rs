@@ -32,6 +32,8 @@ fn a_restart_within_the_session_moves_nothing() {
         [0, 1].map(|p| (p, "a", donation(&format!("a{p}"), AT))),
     );
     let publishes = |mut command: Command| {
+        // However slow the machine is to start one.
+        command.env("TALLY99_KAFKA_SESSION_TIMEOUT_MS", "60000");
         let mut run = Running::start(&mut command);
         run.wait_for_output(DEADLINE, "publishing");
         run

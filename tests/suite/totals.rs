@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
@@ -14,11 +13,9 @@ use tally99::money::{Currency, MoneyTotal};
 use tally99::offset::Offset;
 use tally99::publish::records::{CampaignTotal, CompleteCut, CutId, CutRecord};
 
+use crate::day::DEADLINE;
 use crate::demo::OnTerminal;
 use crate::process::{self, Running, tally99};
-
-/// More than any of these tests needs on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// 2022-09-09T00:00:00Z.
 const FIRST_MS: i64 = 1_662_681_600_000;
