@@ -16,7 +16,7 @@ use crate::offset::Partition;
 const CLOCK: &str = "clock";
 
 /// A file of a write whose process was ended in the middle. `object_store` writes to
-/// `name#1` and then renames it, and hides such files when it lists.
+/// `name#1`, links that to its name and removes it, and hides such files when it lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOver {
     /// Where it is.
