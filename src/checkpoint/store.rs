@@ -271,14 +271,13 @@ impl Folder {
         let Err(cause) = put.await else {
             return Ok(());
         };
-        let is_there = matches!(cause, object_store::Error::AlreadyExists { .. });
-        if is_there
-            && self
-                .get(name)
-                .await
-                .is_ok_and(|found| found == Bytes::from(object))
-        {
-            return Ok(());
+        if let object_store::Error::AlreadyExists { .. } = cause {
+            match self.get(name).await {
+                Ok(found) if found == Bytes::from(object) => return Ok(()),
+                // It was there, and others have deleted it since, as one that is old.
+                Err(gone) if gone.is_not_found() => return Err(gone),
+                _ => {}
+            }
         }
         Err(self.error("writing", name, cause))
     }

@@ -293,11 +293,12 @@ impl Simulator {
                     self.workers[worker].tasks.remove(&partition);
                     self.checkpoints_written += u64::from(saved.is_ok());
                     // A manifest that others have deleted since is no fault.
-                    let is_fault = match saved {
+                    let is_fault = match &saved {
                         Err(Unsaved::Failed(error)) => !error.is_not_found(),
                         Ok(_) | Err(Unsaved::TooSlow) => false,
                     };
-                    assert!(!is_fault || !self.store_habits.is_reliable());
+                    let is_allowed = !is_fault || !self.store_habits.is_reliable();
+                    assert!(is_allowed, "{saved:?}");
                     if let Some(held) = self.workers[worker].held.get_mut(&partition) {
                         held.keeper = Some(keeper);
                     }
