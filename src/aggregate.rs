@@ -285,8 +285,9 @@ impl Worker {
         self.point_reader(partitions);
     }
 
-    /// The worker was away: what was waited for did not come for lack of a look.
-    fn is_back(&mut self) {
+    /// The worker was away: what was waited for did not come for lack of a look, and any
+    /// log may be another one.
+    fn come_back(&mut self) {
         let now = clock::since_boot();
         let all = self.owned.values_mut();
         all.for_each(|owned| owned.waiting_since = now);

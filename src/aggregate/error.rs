@@ -32,9 +32,8 @@ pub enum WorkerError {
     #[error(
         "{topic}/{partition}: the shard at offset {offset} was folded from another log. Its last \
          record stood at {expected}; the first that the log holds from there on, at {found}, is \
-         not that one ({}). The topic was made anew under its \
-         name, or an unclean leader election replaced the end of the partition. Nothing was \
-         counted. {IF_MADE_ANEW}",
+         not that one ({}). The topic was made anew under its name, or an unclean leader election \
+         replaced the end of the partition. Nothing was counted. {IF_MADE_ANEW}",
         goes(*ends)
     )]
     OtherLog {

@@ -35,7 +35,7 @@ impl Worker {
         for _ in 0..BATCH {
             let polled = reader.poll(patience);
             if !patience.is_zero() && self.silence.look() {
-                self.is_back(); // What was polled comes again.
+                self.come_back(); // What was polled comes again.
                 return Ok(true);
             }
             let has_waited = match polled {
@@ -72,7 +72,7 @@ impl Worker {
                 if let Some(last) = last.take() {
                     self.remember(&last);
                 }
-                self.is_back(); // What follows in the reader comes again.
+                self.come_back(); // What follows in the reader comes again.
                 return Ok(true);
             }
             patience = Duration::ZERO;

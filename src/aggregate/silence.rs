@@ -1,9 +1,9 @@
 //! How long a log has brought nothing.
 //!
 //! librdkafka reads on in a topic that was made anew as if nothing had happened, but
-//! that takes a while in which no record comes. So a log is compared again with what
-//! was folded from it, before anything else of it is folded, whenever it was silent
-//! for less than that takes: because it brought nothing, or because nobody looked.
+//! that takes a while in which no record comes. So a log that was silent is compared
+//! again with what was folded from it, before anything else of it is folded: because it
+//! brought nothing, or because nobody looked, for a time that is shorter than that.
 
 use std::time::Duration;
 
