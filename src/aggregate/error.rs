@@ -69,8 +69,14 @@ pub enum WorkerError {
         seconds: u64,
     },
     /// The partition cannot be restored.
-    #[error(transparent)]
-    Restore(Box<RestoreError>),
+    #[error("{error} ({})", goes(*ends))]
+    Restore {
+        /// Why; it names the partition.
+        error: Box<RestoreError>,
+        /// The first offset that the log still has, and the next one that will be
+        /// written; `None` if the brokers do not say.
+        ends: Option<(Offset, Offset)>,
+    },
     /// A batch does not match its checksum, time and again.
     #[error(
         "{topic}: a batch of records cannot be read, after {tries} tries ({error}): the data is \

@@ -9,6 +9,7 @@ use super::{FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
+use crate::kafka::topics::ANSWER_WITHIN;
 use crate::logging::Seldom;
 use crate::money::group_thousands;
 use crate::offset::Partition;
@@ -173,7 +174,10 @@ impl Worker {
         keeper: Box<Keeper>,
     ) -> Result<(), WorkerError> {
         let is_ours = self.restoring.remove(&partition) == Some(true);
-        let restored = restored.map_err(|error| WorkerError::Restore(Box::new(error)))?;
+        let restored = restored.map_err(|error| WorkerError::Restore {
+            error: Box::new(error),
+            ends: self.reader.ends(partition, ANSWER_WITHIN).ok(),
+        })?;
         let owned = match restored {
             Some(Restored {
                 shard, manifest, ..

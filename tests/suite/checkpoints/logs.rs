@@ -214,6 +214,7 @@ fn other_rules_need_another_epoch() {
         "raise run.epoch",
         "259200",
         "259201",
+        "the log goes from 0 to ",
     ];
     assert_fails(&refused, &words);
     assert!(
