@@ -12,18 +12,27 @@ use crate::event::Millis;
 /// partition may be about to name it.
 pub const GRACE_MS: Millis = 3_600_000;
 
-/// How long ago we may have looked last to say that an object has not been named
-/// since then. A checkpoint takes no longer than half of it, so none can have named
-/// an object, lost its manifest, and be about to name the object again.
-const LOOK_WITHIN_MS: Millis = GRACE_MS / 2;
+/// How much of the time between two looks counts for that. After a longer one the whole
+/// machine may have slept, and another process may still be where it was when we looked
+/// before.
+const COUNTED_MS: Millis = GRACE_MS / 4;
 
-/// Collects what the checkpoints of one partition no longer need.
+/// Collects what the checkpoints of one partition no longer need. It looks once after
+/// each checkpoint that its owner wrote.
+///
+/// What it saw unnamed at two looks was not named in between either, unless it finds
+/// a manifest that it did not know and its owner did not write. For a manifest that
+/// came and went between the looks was deleted by another process, at the second look
+/// that saw it (see [`collect`](Collector::collect)); between its two looks that
+/// process wrote one itself; and if that was deleted as well, then by somebody who had
+/// written one later. The last of these is still there.
 #[derive(Debug)]
 pub struct Collector {
     keep: usize,
-    /// Manifests never change, so each is read once. `None`: it cannot be read.
+    /// The manifests that were there at the last look. They never change, so each is
+    /// read once. `None`: it cannot be read.
     manifests: BTreeMap<String, Option<Manifest>>,
-    /// Since when an object has been named by no manifest, as far as we saw.
+    /// For how long an object has been named by no manifest.
     unnamed: BTreeMap<String, Millis>,
     /// When we looked last.
     looked_at: Option<Millis>,
@@ -40,36 +49,46 @@ impl Collector {
         }
     }
 
-    /// Deletes manifests beyond the newest ones that can be restored, and objects
-    /// that no manifest has named for [`GRACE_MS`]. `found`: what the folder holds;
-    /// `own`: the manifest of whoever asks, which stays even if it is behind: those
-    /// before it may be rotten, and it is surely not.
+    /// Deletes manifests beyond the newest ones that can be restored, once the look
+    /// before has seen them, too, and objects that no manifest has named for
+    /// [`GRACE_MS`]. `found`: what the folder holds; `own`: the manifest that the owner
+    /// has just written, which stays even if it is behind: those before it may be
+    /// rotten, and it is surely not.
     pub async fn collect(
         &mut self,
         folder: &Folder,
         found: &[Found],
-        own: Option<&str>,
+        own: &str,
         now: Millis,
     ) -> Result<(), StoreError> {
-        self.read_manifests(folder, found).await?;
-        // Those that are about to be deleted, too: what they name was named until now.
-        let (named, is_in_doubt) = (self.named(), self.is_in_doubt(found));
-        // The oldest first, so that what a crash leaves behind is what is newer.
-        let old = self.old(found).into_iter();
-        for name in old.filter(|name| Some(&**name) != own) {
-            folder.delete(&name).await?;
-            self.manifests.remove(&name);
-        }
-        // What was not seen for long may have been named meanwhile, and what is named
-        // now nobody knows if a manifest cannot be read.
-        let looked_at = self.looked_at.replace(now);
-        if is_in_doubt || looked_at.is_none_or(|at| now - at > LOOK_WITHIN_MS) {
+        let new = self.new_of_others(found, own);
+        if !new.is_empty() {
             self.unnamed.clear();
         }
-        match is_in_doubt {
-            true => Ok(()),
-            false => self.delete_unnamed(folder, found, named, now).await,
+        self.read_manifests(folder, found).await?;
+        // Before any is deleted: what it names was named until now.
+        self.watch(found, now);
+        // The oldest first, so that what a crash leaves behind is what is newer.
+        for name in self.old(found) {
+            if name != own && !new.contains(&name) {
+                folder.delete(&name).await?;
+                self.manifests.remove(&name);
+            }
         }
+        let is_due = |unnamed_ms: &Millis| *unnamed_ms >= GRACE_MS;
+        for (name, _) in self.unnamed.iter().filter(|it| is_due(it.1)) {
+            folder.delete(name).await?;
+        }
+        self.unnamed.retain(|_, unnamed_ms| !is_due(unnamed_ms));
+        Ok(())
+    }
+
+    /// The manifests that are there since the last look and not the owner's.
+    fn new_of_others(&self, found: &[Found], own: &str) -> BTreeSet<String> {
+        let manifests = found.iter().filter(|it| is_manifest(it));
+        let is_new = |name: &&String| *name != own && !self.manifests.contains_key(*name);
+        let new = manifests.map(|it| &it.name).filter(is_new);
+        new.cloned().collect()
     }
 
     /// The manifests beyond the newest ones that can be restored, the oldest first.
@@ -127,27 +146,20 @@ impl Collector {
         readable < found.iter().filter(|it| is_manifest(it)).count()
     }
 
-    async fn delete_unnamed(
-        &mut self,
-        folder: &Folder,
-        found: &[Found],
-        named: BTreeSet<String>,
-        now: Millis,
-    ) -> Result<(), StoreError> {
-        let unnamed = found.iter().filter(|it| is_unnamed(it, &named));
-        let unnamed: BTreeMap<String, Millis> = unnamed
-            .map(|it| {
-                let since = self.unnamed.get(&it.name).copied().unwrap_or(now);
-                (it.name.clone(), since.max(it.written_at))
-            })
-            .collect();
-        self.unnamed = unnamed;
-        let due = |since: &Millis| now - *since >= GRACE_MS;
-        for (name, _) in self.unnamed.iter().filter(|(_, since)| due(since)) {
-            folder.delete(name).await?;
+    /// Notes what no manifest names. If one cannot be read, nobody knows.
+    fn watch(&mut self, found: &[Found], now: Millis) {
+        let before = std::mem::take(&mut self.unnamed);
+        let looked_at = self.looked_at.replace(now);
+        if self.is_in_doubt(found) {
+            return;
         }
-        self.unnamed.retain(|_, since| !due(since));
-        Ok(())
+        let passed_ms = (now - looked_at.unwrap_or(now)).clamp(0, COUNTED_MS);
+        let named = self.named();
+        let unnamed = found.iter().filter(|it| is_unnamed(it, &named));
+        let unnamed_ms = |it: &Found| before.get(&it.name).map_or(0, |ms| ms + passed_ms);
+        self.unnamed = unnamed
+            .map(|it| (it.name.clone(), unnamed_ms(it)))
+            .collect();
     }
 }
 
@@ -215,16 +227,16 @@ fn of_names(found: &[Found], names: &[String]) -> Vec<Found> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use object_store::memory::InMemory;
-    use object_store::path::Path;
-
     use super::*;
-    use crate::checkpoint::{About, Keeper, Store, manifests};
-    use crate::shard::{Calendar, Record, Rules, Shard};
+    use crate::checkpoint::example::{Example, folder};
+    use crate::checkpoint::manifests;
+    use crate::checkpoint::store::double::Double;
 
-    /// Where one object is that no manifest names, and which a collector watches.
+    /// What nobody names, and the manifest of whoever looks.
+    const UNNAMED: &str = "ids/x";
+    const OWN: &str = "manifests/00000000000000000100.own";
+
+    /// A folder with an object that no manifest names, and who watches it.
     struct Watched {
         folder: Folder,
         collector: Collector,
@@ -232,54 +244,97 @@ mod tests {
 
     impl Watched {
         async fn new() -> Watched {
-            let objects = Arc::new(InMemory::new());
-            let store = Store::of("mem://store", objects, Path::default(), "w");
-            let folder = store.folder("t", 1, 0);
-            folder.put("ids/x", "1".into()).await.unwrap();
+            let folder = folder(&Double::default());
+            folder.put(UNNAMED, "1".into()).await.unwrap();
             let collector = Collector::new(1);
             Watched { folder, collector }
         }
 
-        /// A look at some time; whether the object is there after it.
-        async fn is_there_at(&mut self, now: Millis) -> bool {
-            let mut found = self.folder.list("").await.unwrap();
-            found.iter_mut().for_each(|it| it.written_at = 0);
-            let look = self.collector.collect(&self.folder, &found, None, now);
+        /// A look at some time.
+        async fn look_at(&mut self, minute: Millis) {
+            let found = self.folder.list("").await.unwrap();
+            let now = minute * 60_000;
+            let look = self.collector.collect(&self.folder, &found, OWN, now);
             look.await.unwrap();
-            self.folder.look_at("ids/x").await.is_ok()
+        }
+
+        /// Looks every quarter of an hour; when the object is gone.
+        async fn gone_at(&mut self, mut minute: Millis) -> Millis {
+            while self.is_there(UNNAMED).await {
+                minute += 15;
+                self.look_at(minute).await;
+            }
+            minute
+        }
+
+        async fn is_there(&self, name: &str) -> bool {
+            self.folder.look_at(name).await.is_ok()
+        }
+
+        /// Another process writes a checkpoint; its manifest.
+        async fn saved_by_another(&self) -> String {
+            let mut example = Example::new(&self.folder, 3);
+            example.apply();
+            example.save().await.unwrap();
+            manifests(&self.folder).await.unwrap().remove(0)
         }
     }
 
     #[tokio::test]
-    async fn what_was_not_watched_for_the_hour_may_have_been_named_in_it() {
+    async fn what_no_manifest_names_is_deleted_after_the_hour() {
         let mut watched = Watched::new().await;
-        assert!(watched.is_there_at(0).await);
-        assert!(watched.is_there_at(LOOK_WITHIN_MS).await);
-        assert!(watched.is_there_at(GRACE_MS - 1).await);
-        assert!(!watched.is_there_at(GRACE_MS).await, "it was, for the hour");
-
-        let mut watched = Watched::new().await;
-        assert!(watched.is_there_at(0).await);
-        let back = LOOK_WITHIN_MS + 1;
-        for now in [back, GRACE_MS, back + GRACE_MS - 1] {
-            assert!(watched.is_there_at(now).await, "at {now}");
-        }
-        assert!(!watched.is_there_at(back + GRACE_MS).await);
+        watched.look_at(7).await;
+        assert_eq!(watched.gone_at(7).await, 67);
     }
 
     #[tokio::test]
-    async fn what_a_manifest_may_have_named_that_nobody_could_read_is_kept_for_the_hour() {
+    async fn an_hour_in_which_nobody_looked_is_none() {
         let mut watched = Watched::new().await;
-        assert!(watched.is_there_at(0).await);
-        let rotten = "manifests/00000000000000000009.x";
-        let folder = watched.folder.clone();
-        folder.put(rotten, "rot".into()).await.unwrap();
-        assert!(watched.is_there_at(LOOK_WITHIN_MS).await);
-        folder.delete(rotten).await.unwrap();
-        for now in [GRACE_MS, GRACE_MS + LOOK_WITHIN_MS, 2 * GRACE_MS - 1] {
-            assert!(watched.is_there_at(now).await, "at {now}");
+        watched.look_at(0).await;
+        watched.look_at(1_000).await;
+        assert_eq!(watched.gone_at(1_000).await, 1_045);
+    }
+
+    #[tokio::test]
+    async fn the_hour_begins_anew_where_another_process_wrote() {
+        let mut watched = Watched::new().await;
+        watched.look_at(0).await;
+        watched.look_at(15).await;
+        let manifest = watched.saved_by_another().await;
+        watched.look_at(30).await;
+        watched.folder.delete(&manifest).await.unwrap();
+        assert_eq!(watched.gone_at(30).await, 90);
+    }
+
+    #[tokio::test]
+    async fn the_hour_begins_anew_where_a_manifest_cannot_be_read() {
+        let mut watched = Watched::new().await;
+        let rotten = "manifests/00000000000000000001.x";
+        watched.look_at(0).await;
+        watched.folder.put(rotten, "rot".into()).await.unwrap();
+        for quarter in 1..10 {
+            watched.look_at(15 * quarter).await;
         }
-        assert!(!watched.is_there_at(2 * GRACE_MS).await);
+        watched.folder.delete(rotten).await.unwrap();
+        watched.look_at(150).await;
+        assert_eq!(watched.gone_at(150).await, 210);
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_deleted_at_the_second_look_that_sees_it() {
+        let mut watched = Watched::new().await;
+        let old = watched.saved_by_another().await;
+        watched.look_at(0).await;
+        let same = watched.folder.get(&old).await.unwrap();
+        let [late, new] = [0, 50].map(|offset| format!("manifests/{offset:020}.x"));
+        for name in [&late, &new] {
+            let put = watched.folder.put(name, same.clone().into());
+            put.await.unwrap();
+        }
+        watched.look_at(1).await;
+        assert!(!watched.is_there(&old).await && watched.is_there(&late).await);
+        watched.look_at(2).await;
+        assert!(!watched.is_there(&late).await && watched.is_there(&new).await);
     }
 
     fn names(found: &[Found]) -> Vec<&str> {
@@ -288,34 +343,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_look_spares_what_is_young_and_what_was_named_until_now() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(&format!("file://{}", root.path().display()), "w").unwrap();
-        let folder = store.folder("t", 1, 0);
-        let rules = Rules {
-            calendar: Calendar::of_zone("Asia/Shanghai").unwrap(),
-            dedup_horizon_s: 1,
-            max_ahead_ms: 1,
-        };
-        let about = About {
-            topic: "t".into(),
-            epoch: 1,
-            rules: rules.to_string(),
-        };
-        let mut keeper = Keeper::new(folder.clone(), about, None, 100);
-        let mut shard = Shard::new(0, rules);
-        for offset in 0..3 {
-            shard.apply(Record {
-                offset,
-                timestamp: None,
-                payload: None,
-            });
-            keeper
-                .save(shard.full_snapshot(), None, || 0)
-                .await
-                .unwrap();
+        let folder = folder(&Double::default());
+        let mut example = Example::new(&folder, 100);
+        for _ in 0..3 {
+            example.apply();
+            example.save_whole().await.unwrap();
         }
         folder.put("ids/nobody's", "1".into()).await.unwrap();
-        let now = store.clock().await.unwrap();
+        let now = folder.list("ids").await.unwrap()[0].written_at;
 
         let oldest = manifests(&folder).await.unwrap().pop();
         let spared = unneeded(&folder, 2, oldest.as_deref(), now).await.unwrap();

@@ -166,7 +166,8 @@ impl Keeper {
     }
 
     /// Deletes what is no longer needed, and looks whether what is needed is still
-    /// there: what is missing or damaged is written anew with the next checkpoint.
+    /// there: what is missing or damaged is written anew with the next checkpoint. To
+    /// be called after a checkpoint is [saved](Keeper::save), and only then.
     ///
     /// # Errors
     /// The store failed. Whatever was not done is done the next time.
@@ -185,8 +186,10 @@ impl Keeper {
             );
         }
         self.forget(&bad);
-        let own = self.last.as_ref().map(|(name, _)| &**name);
-        self.collector.collect(&self.folder, &found, own, now).await
+        match &self.last {
+            Some((own, _)) => self.collector.collect(&self.folder, &found, own, now).await,
+            None => Ok(()),
+        }
     }
 
     /// The name of one object of the last checkpoint, if it is not what was written.
