@@ -17,7 +17,8 @@ use crate::checkpoint::{
     self, About, Keeper, Manifest, RecordId, RestoreError, Restored, Store, Written,
 };
 use crate::config::CheckpointsConfig;
-use crate::kafka::clock::now_ms;
+use crate::event::Millis;
+use crate::kafka::clock::{now_ms, since_boot};
 use crate::logging::Seldom;
 use crate::offset::Partition;
 use crate::publish::dead_letters::DeadLetters;
@@ -236,7 +237,7 @@ impl Checkpoints {
                     }
                 };
                 told(&place, "its dead letters to be acknowledged", delivered).await;
-                let saved = keeper.save(snapshot, last_record, now_ms);
+                let saved = keeper.save(snapshot, last_record, now_ms(), uptime_ms);
                 let saved = told(&place, "the store to take it", saved).await;
                 saved.map_err(|error| error.to_string())
             });
@@ -249,7 +250,7 @@ impl Checkpoints {
             });
             drop(permit);
             if written.is_ok() {
-                let tidied = timeout(TIDY_WITHIN, keeper.tidy(now_ms()));
+                let tidied = timeout(TIDY_WITHIN, keeper.tidy(uptime_ms));
                 let why = match told(&place, "the store to be tidied up", tidied).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.in_full()),
@@ -262,6 +263,10 @@ impl Checkpoints {
             let _ = reply.send(Reply::Saved(partition, keeper, written));
         });
     }
+}
+
+fn uptime_ms() -> Millis {
+    since_boot().as_millis() as Millis
 }
 
 /// Does what a checkpoint needs, and says so if that takes long.

@@ -1,6 +1,7 @@
 //! Deletes what no restore needs any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::manifest::Manifest;
 use super::offset_of;
@@ -12,20 +13,21 @@ use crate::event::Millis;
 /// partition may be about to name it.
 pub const GRACE_MS: Millis = 3_600_000;
 
-/// How much of the time between two looks counts for that. After a longer one the whole
-/// machine may have slept, and another process may still be where it was when we looked
-/// before.
+/// How much of the time between two looks counts towards [`GRACE_MS`]. In a longer one the
+/// whole machine may have slept, and another process may still be where it was at the
+/// look before.
 const COUNTED_MS: Millis = GRACE_MS / 4;
 
 /// Collects what the checkpoints of one partition no longer need. It looks once after
 /// each checkpoint that its owner wrote.
 ///
-/// What it saw unnamed at two looks was not named in between either, unless it finds
-/// a manifest that it did not know and its owner did not write. For a manifest that
-/// came and went between the looks was deleted by another process, at the second look
-/// that saw it (see [`collect`](Collector::collect)); between its two looks that
-/// process wrote one itself; and if that was deleted as well, then by somebody who had
-/// written one later. The last of these is still there.
+/// What it saw unnamed at two looks was not named in between either, unless it finds a
+/// manifest that is neither known to it nor the one that its owner has just written. For
+/// a manifest that came and went between the looks was deleted by another process, at the
+/// second look that saw it (see [`collect`](Collector::collect)); between its two looks
+/// that process wrote one itself; and if that was deleted as well, then by somebody who
+/// had written one later. The last of these is still there. (Only
+/// [`unneeded`] leaves no such trace, so it asks for a process that is healthy.)
 #[derive(Debug)]
 pub struct Collector {
     keep: usize,
@@ -34,8 +36,8 @@ pub struct Collector {
     manifests: BTreeMap<String, Option<Manifest>>,
     /// For how long an object has been named by no manifest.
     unnamed: BTreeMap<String, Millis>,
-    /// When we looked last.
-    looked_at: Option<Millis>,
+    /// When the last look was over.
+    looked_until: Option<Millis>,
 }
 
 impl Collector {
@@ -45,29 +47,29 @@ impl Collector {
             keep,
             manifests: BTreeMap::new(),
             unnamed: BTreeMap::new(),
-            looked_at: None,
+            looked_until: None,
         }
     }
 
     /// Deletes manifests beyond the newest ones that can be restored, once the look
     /// before has seen them, too, and objects that no manifest has named for
-    /// [`GRACE_MS`]. `found`: what the folder holds; `own`: the manifest that the owner
-    /// has just written, which stays even if it is behind: those before it may be
-    /// rotten, and it is surely not.
+    /// [`GRACE_MS`]. `found`: what the folder holds, asked for and answered at these
+    /// times; `own`: the manifest that the owner has just written, which stays even if
+    /// it is behind: those before it may be rotten, and it is surely not.
     pub async fn collect(
         &mut self,
         folder: &Folder,
         found: &[Found],
+        times: Range<Millis>,
         own: &str,
-        now: Millis,
     ) -> Result<(), StoreError> {
         let new = self.new_of_others(found, own);
         if !new.is_empty() {
             self.unnamed.clear();
         }
-        self.read_manifests(folder, found).await?;
+        self.read_manifests(folder, found).await;
         // Before any is deleted: what it names was named until now.
-        self.watch(found, now);
+        self.watch(found, times);
         // The oldest first, so that what a crash leaves behind is what is newer.
         for name in self.old(found) {
             if name != own && !new.contains(&name) {
@@ -112,7 +114,9 @@ impl Collector {
         old
     }
 
-    async fn read_manifests(&mut self, folder: &Folder, found: &[Found]) -> Result<(), StoreError> {
+    /// Reads those that are new. One that cannot be read is not tried again: it is in
+    /// doubt until it is so old that it is deleted.
+    async fn read_manifests(&mut self, folder: &Folder, found: &[Found]) {
         let names: BTreeSet<&str> = found
             .iter()
             .filter(|it| is_manifest(it))
@@ -120,16 +124,18 @@ impl Collector {
             .collect();
         self.manifests.retain(|name, _| names.contains(&**name));
         for name in names {
-            if !self.manifests.contains_key(name) {
-                let manifest = match folder.get(name).await {
-                    Ok(bytes) => Manifest::from_object(&bytes).ok(),
-                    Err(error) if error.is_not_found() => continue,
-                    Err(error) => return Err(error),
-                };
-                self.manifests.insert(name.to_owned(), manifest);
+            if self.manifests.contains_key(name) {
+                continue;
             }
+            let read = folder.get(name).await;
+            if let Err(error) = &read
+                && !error.is_not_found()
+            {
+                tracing::warn!("{}. No object is deleted before it is", error.in_full());
+            }
+            let manifest = read.ok().and_then(|it| Manifest::from_object(&it).ok());
+            self.manifests.insert(name.to_owned(), manifest);
         }
-        Ok(())
     }
 
     /// All that is named.
@@ -147,13 +153,14 @@ impl Collector {
     }
 
     /// Notes what no manifest names. If one cannot be read, nobody knows.
-    fn watch(&mut self, found: &[Found], now: Millis) {
+    fn watch(&mut self, found: &[Found], times: Range<Millis>) {
         let before = std::mem::take(&mut self.unnamed);
-        let looked_at = self.looked_at.replace(now);
+        let looked_until = self.looked_until.replace(times.end);
         if self.is_in_doubt(found) {
             return;
         }
-        let passed_ms = (now - looked_at.unwrap_or(now)).clamp(0, COUNTED_MS);
+        let passed_ms = looked_until.map_or(0, |until| times.start - until);
+        let passed_ms = passed_ms.clamp(0, COUNTED_MS);
         let named = self.named();
         let unnamed = found.iter().filter(|it| is_unnamed(it, &named));
         let unnamed_ms = |it: &Found| before.get(&it.name).map_or(0, |ms| ms + passed_ms);
@@ -202,7 +209,7 @@ pub async fn unneeded(
 ) -> Result<Unneeded, StoreError> {
     let found = folder.list("").await?;
     let mut collector = Collector::new(keep);
-    collector.read_manifests(folder, &found).await?;
+    collector.read_manifests(folder, &found).await;
     let mut old = collector.old(&found);
     old.retain(|name| Some(&**name) != own);
     let mut unneeded = Unneeded {
@@ -254,7 +261,9 @@ mod tests {
         async fn look_at(&mut self, minute: Millis) {
             let found = self.folder.list("").await.unwrap();
             let now = minute * 60_000;
-            let look = self.collector.collect(&self.folder, &found, OWN, now);
+            let look = self
+                .collector
+                .collect(&self.folder, &found, now..now + 1, OWN);
             look.await.unwrap();
         }
 

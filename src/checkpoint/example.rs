@@ -82,7 +82,7 @@ impl Example {
     async fn write(&mut self, whole: bool) -> Result<Written, String> {
         self.shard.begin_snapshot(whole);
         let snapshot = self.shard.continue_snapshot(usize::MAX).unwrap();
-        let saved = self.keeper.save(snapshot, self.last, || 0).await;
+        let saved = self.keeper.save(snapshot, self.last, AT, || 0).await;
         saved.map_err(|error| error.to_string())
     }
 

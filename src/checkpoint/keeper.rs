@@ -104,8 +104,9 @@ impl Keeper {
     }
 
     /// Writes a checkpoint of a snapshot, which follows the one before or is full.
-    /// `last_record` is the last one before the snapshot's offset; `clock` says what
-    /// time it is.
+    /// `last_record` is the last one before the snapshot's offset; `written_at`: what
+    /// time it is, for people; `clock`: milliseconds since any moment, by a clock that
+    /// nobody sets.
     ///
     /// # Errors
     /// The store failed, or took longer than [`SAVE_WITHIN_MS`]. Nothing is lost but
@@ -114,6 +115,7 @@ impl Keeper {
         &mut self,
         mut snapshot: Snapshot,
         last_record: Option<RecordId>,
+        written_at: Millis,
         clock: impl Fn() -> Millis,
     ) -> Result<Written, Unsaved> {
         let began_at = clock();
@@ -127,7 +129,7 @@ impl Keeper {
             rules: self.about.rules.clone(),
             offset: snapshot.offset,
             last_record,
-            written_at: began_at,
+            written_at,
             writer: self.folder.writer().to_owned(),
             counters,
             ids,
@@ -167,12 +169,14 @@ impl Keeper {
 
     /// Deletes what is no longer needed, and looks whether what is needed is still
     /// there: what is missing or damaged is written anew with the next checkpoint. To
-    /// be called after a checkpoint is [saved](Keeper::save), and only then.
+    /// be called after each checkpoint that is [saved](Keeper::save), with the same clock.
     ///
     /// # Errors
     /// The store failed. Whatever was not done is done the next time.
-    pub async fn tidy(&mut self, now: Millis) -> Result<(), StoreError> {
+    pub async fn tidy(&mut self, clock: impl Fn() -> Millis) -> Result<(), StoreError> {
+        let asked_at = clock();
         let found = self.folder.list("").await?;
+        let times = asked_at..clock();
         let names: BTreeMap<&str, u64> = found.iter().map(|it| (&*it.name, it.bytes)).collect();
         let last = self.last.iter().flat_map(|(_, last)| last.objects());
         let objects = last.map(|(_, object)| object);
@@ -186,10 +190,11 @@ impl Keeper {
             );
         }
         self.forget(&bad);
-        match &self.last {
-            Some((own, _)) => self.collector.collect(&self.folder, &found, own, now).await,
-            None => Ok(()),
-        }
+        let Some((own, _)) = &self.last else {
+            return Ok(());
+        };
+        let collected = self.collector.collect(&self.folder, &found, times, own);
+        collected.await
     }
 
     /// The name of one object of the last checkpoint, if it is not what was written.
@@ -326,7 +331,7 @@ mod tests {
         for _ in 0..3 {
             example.apply();
             example.save().await.unwrap();
-            example.keeper.tidy(0).await.unwrap();
+            example.keeper.tidy(|| 0).await.unwrap();
         }
         example.apply();
         example.save_whole().await.unwrap();
@@ -335,7 +340,7 @@ mod tests {
         while !example.keeper.is_damaged() {
             looks += 1;
             assert!(looks < 10, "nobody noticed");
-            example.keeper.tidy(0).await.unwrap();
+            example.keeper.tidy(|| 0).await.unwrap();
         }
         // Nothing has changed meanwhile.
         let written = example.save().await.unwrap();
@@ -388,7 +393,7 @@ mod tests {
         for _ in 0..5 {
             example.apply();
             example.save().await.unwrap();
-            example.keeper.tidy(0).await.unwrap();
+            example.keeper.tidy(|| 0).await.unwrap();
         }
         let names = manifests(&example.folder).await.unwrap();
         let offsets: Vec<_> = names.iter().map(|it| super::super::offset_of(it)).collect();

@@ -27,6 +27,9 @@ use tally99::checkpoint::collect::GRACE_MS;
 use tally99::checkpoint::object::{Kind, unpack};
 use tally99::checkpoint::{Manifest, SAVE_WITHIN_MS};
 
+/// How long a manifest may be on its way that is begun as late as may be.
+const IN_TIME_MS: i64 = GRACE_MS - SAVE_WITHIN_MS;
+
 /// What is usual of the store in one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Habits {
@@ -64,6 +67,8 @@ struct State {
     objects: BTreeMap<String, Object>,
     /// What rotted, so that it is nobody's fault.
     rotten: BTreeSet<String>,
+    /// What was deleted, and when.
+    deleted: BTreeMap<String, i64>,
     /// The names that came last.
     latest: Vec<String>,
 }
@@ -71,6 +76,8 @@ struct State {
 #[derive(Clone)]
 struct Object {
     bytes: Bytes,
+    /// When it was sent to the store, and when it came there.
+    sent_at: i64,
     written_at: i64,
     /// When it was named by a manifest last.
     named_at: i64,
@@ -85,6 +92,7 @@ impl SimStore {
             keep,
             objects: BTreeMap::new(),
             rotten: BTreeSet::new(),
+            deleted: BTreeMap::new(),
             latest: Vec::new(),
         })))
     }
@@ -191,9 +199,10 @@ impl SimStore {
 }
 
 impl State {
-    fn put(&mut self, name: &str, bytes: Bytes) {
+    fn put(&mut self, name: &str, bytes: Bytes, sent_at: i64) {
         let object = Object {
             bytes,
+            sent_at,
             written_at: self.now,
             named_at: self.now,
         };
@@ -215,17 +224,27 @@ impl State {
         Some(gone)
     }
 
-    /// What is not there of what this names, if it is a manifest.
-    fn missing(&self, name: &str, bytes: &[u8]) -> Option<String> {
-        let manifest = manifest(name, bytes)?;
-        let mut objects = manifest.objects();
-        let missing = objects.find(|(kind, object)| {
+    /// A manifest comes: all that it names is there. If whoever sent it stood still for
+    /// long, it may be too late for some of it; that is as if it had rotted.
+    fn check_named(&mut self, name: &str, bytes: &[u8], sent_at: i64) {
+        let Some(manifest) = manifest(name, bytes) else {
+            return;
+        };
+        for (kind, object) in manifest.objects() {
             let path = sibling(name, &object.name);
-            let found = self.objects.get(&path);
-            let found = found.and_then(|it| unpack(*kind, &it.bytes).ok());
-            !self.rotten.contains(&path) && found.is_none_or(|it| it.1 != object.checksum)
-        });
-        missing.map(|(_, object)| object.name.clone())
+            if self.rotten.contains(&path) {
+                continue;
+            }
+            let Some(found) = self.objects.get(&path) else {
+                let deleted_at = self.deleted.get(&path);
+                let is_late = deleted_at.is_some_and(|at| at - sent_at > IN_TIME_MS);
+                assert!(is_late, "{name} names {path}, which is not there");
+                self.rotten.insert(path);
+                continue;
+            };
+            let checksum = unpack(kind, &found.bytes).map(|(_, checksum)| checksum);
+            assert_eq!(checksum, Ok(object.checksum), "{path}");
+        }
     }
 
     fn manifests(&self) -> impl Iterator<Item = (&String, Manifest)> {
@@ -277,8 +296,12 @@ impl State {
                 "{name} is deleted behind {behind} newer ones"
             );
         } else if !name.contains("/manifests/") {
+            let in_time = |manifest: &String| {
+                let it = &self.objects[manifest];
+                it.written_at - it.sent_at <= IN_TIME_MS
+            };
             assert!(
-                !self.named_by(|_| true).contains(name),
+                !self.named_by(in_time).contains(name),
                 "{name} is named, and deleted"
             );
             let unnamed_ms = self.now - object.named_at;
@@ -362,6 +385,7 @@ struct OnItsWay {
     store: SimStore,
     name: String,
     bytes: Bytes,
+    sent_at: i64,
     has_arrived: bool,
 }
 
@@ -377,7 +401,9 @@ impl Drop for OnItsWay {
             _ => state.random.random_range(0..=self.bytes.len()),
         };
         if !state.objects.contains_key(&self.name) {
-            state.put(&self.name, self.bytes.slice(..length));
+            let bytes = self.bytes.slice(..length);
+            state.check_named(&self.name, &bytes, self.sent_at);
+            state.put(&self.name, bytes, self.sent_at);
         }
     }
 }
@@ -403,11 +429,11 @@ impl ObjectStore for SimStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         assert_eq!(options.mode, PutMode::Create, "nothing is ever overwritten");
-        let began_at = self.time();
         let mut it = OnItsWay {
             store: self.clone(),
             name: location.to_string(),
             bytes: payload.into(),
+            sent_at: self.time(),
             has_arrived: false,
         };
         self.turns().await;
@@ -421,13 +447,8 @@ impl ObjectStore for SimStore {
             "{} is given twice",
             it.name
         );
-        // Whoever is stopped for an hour while it writes a manifest may come too late.
-        if let Some(missing) = state.missing(&it.name, &it.bytes) {
-            let is_late = state.now - began_at > GRACE_MS - SAVE_WITHIN_MS;
-            assert!(is_late, "{} names {missing}, which is not there", it.name);
-            state.rotten.insert(it.name.clone());
-        }
-        state.put(&it.name, it.bytes.clone());
+        state.check_named(&it.name, &it.bytes, it.sent_at);
+        state.put(&it.name, it.bytes.clone(), it.sent_at);
         let answers_lost = state.habits.answers_lost;
         if state.random.random_bool(answers_lost) {
             return Err(already_exists(location));
@@ -471,6 +492,8 @@ impl ObjectStore for SimStore {
                 }
                 let state = &mut *store.state();
                 state.check_delete(location.as_ref());
+                let now = state.now;
+                state.deleted.insert(location.to_string(), now);
                 let gone = state.remove(location.as_ref());
                 gone.map(|_| location.clone())
                     .ok_or_else(|| not_found(&location))

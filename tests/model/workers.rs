@@ -246,9 +246,9 @@ impl Simulator {
                 return (keeper, Err(Unsaved::TooSlow));
             }
             let clock = || store.time();
-            let saved = keeper.save(snapshot, last_record, clock).await;
+            let saved = keeper.save(snapshot, last_record, clock(), clock).await;
             if saved.is_ok() {
-                let _ = keeper.tidy(clock()).await;
+                let _ = keeper.tidy(clock).await;
             }
             (keeper, saved)
         };
