@@ -140,7 +140,10 @@ impl Cuts {
                     next = message.offset() + 1;
                     take(message.payload());
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                // A leader that was just elected may not know all of its log yet.
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    return Err(KafkaError::MessageConsumption(Code::OffsetNotAvailable));
+                }
                 Some(Err(error)) => return Err(error),
                 None if Instant::now() > deadline => {
                     return Err(KafkaError::MessageConsumption(Code::OperationTimedOut));
