@@ -90,8 +90,6 @@ pub struct Worker {
     kept: Kept,
     /// Where to end in each partition, if the run has an end.
     until: Option<BTreeMap<Partition, Offset>>,
-    /// Whether the reader asks leaders alone. Only they know how far the log goes.
-    asks_leaders: bool,
     commands: Receiver<Command>,
     output: SyncSender<FromWorker>,
     dead_letters: DeadLetters,
@@ -147,16 +145,8 @@ impl Worker {
         until: Option<BTreeMap<Partition, Offset>>,
         ends: WorkerEnds,
     ) -> Result<Worker, KafkaError> {
-        let (settings, asks_leaders) = match until {
-            Some(_) => (client::reader_of_leaders(&config.kafka), true),
-            None => {
-                let rack = config.kafka.properties.get("client.rack");
-                let asks_leaders = rack.is_none_or(String::is_empty);
-                (client::reader(&config.kafka), asks_leaders)
-            }
-        };
         let topic = &config.topics.donations;
-        let reader = Reader::new(&settings, topic, ends.health.clone())?;
+        let reader = Reader::new(&client::reader(&config.kafka), topic, ends.health.clone())?;
         Ok(Worker {
             topic: topic.clone(),
             group: config.kafka.group.clone(),
@@ -172,7 +162,6 @@ impl Worker {
             replies: mpsc::channel(),
             kept: Kept::default(),
             until,
-            asks_leaders,
             commands: ends.commands,
             output: ends.output,
             dead_letters: ends.dead_letters,
@@ -213,6 +202,7 @@ impl Worker {
                 if donors_due {
                     donors_flushed = Instant::now();
                 }
+                self.skip_what_is_no_record();
                 self.flush(donors_due);
                 self.keep_those_due();
                 self.forget_parked();

@@ -31,10 +31,10 @@ pub enum WorkerError {
     /// The log holds another record than the one that was folded.
     #[error(
         "{topic}/{partition}: the shard at offset {offset} was folded from another log. Its last \
-         record stood at {expected}; the first that the log holds from there on, at {found}, is \
-         not that one ({}). The topic was made anew under its name, or an unclean leader election \
-         replaced the end of the partition. Nothing was counted. {IF_MADE_ANEW}",
-        goes(*ends)
+         record stood at {expected}; {} ({}). The topic was made anew under its name, or an \
+         unclean leader election replaced the end of the partition. Nothing was counted. \
+         {IF_MADE_ANEW}",
+        differs(*expected, *offset, *found), goes(*ends)
     )]
     OtherLog {
         /// The donations topic.
@@ -45,11 +45,29 @@ pub enum WorkerError {
         offset: Offset,
         /// Where its last record stood.
         expected: Offset,
-        /// Where the first record is that the log holds from there on.
+        /// Where the record is that the log holds in its place, or behind it.
         found: Offset,
         /// The first offset that is still there, and the next one that will be written;
         /// `None` if the brokers do not say.
         ends: Option<(Offset, Offset)>,
+    },
+    /// The log has become shorter than it was when a run with an end began.
+    #[error(
+        "{topic}/{partition}: this run is to end at {until}, where the log ended when it began, \
+         but now it goes from {start} to {end}. The topic was made anew, or an unclean leader \
+         election lost its last records. Start it again: it says then whether it is another log"
+    )]
+    EndGone {
+        /// The donations topic.
+        topic: String,
+        /// The partition at fault.
+        partition: Partition,
+        /// Where the log ended.
+        until: Offset,
+        /// The first offset that is still there.
+        start: Offset,
+        /// The next offset that will be written.
+        end: Offset,
     },
     /// The log has something, and brings nothing.
     #[error(
@@ -102,6 +120,15 @@ pub enum WorkerError {
         /// What librdkafka said.
         error: KafkaError,
     },
+}
+
+fn differs(expected: Offset, offset: Offset, found: Offset) -> String {
+    match expected < found && found < offset {
+        true => {
+            format!("before {offset} there was none behind it, and the log holds one at {found}")
+        }
+        false => format!("the first that the log holds from there on, at {found}, is not that one"),
+    }
 }
 
 fn goes(ends: Option<(Offset, Offset)>) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::checkpoints::{Checkpoints, Reply, Taking};
-use super::partition::{LogEnd, Owned};
+use super::partition::Owned;
 use super::{FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::clock;
@@ -95,7 +95,7 @@ impl Worker {
 
     fn own(&mut self, partition: Partition, mut owned: Owned) {
         (owned.announced, owned.leaving) = (false, None);
-        (owned.waiting_since, owned.log_end) = (clock::since_boot(), LogEnd::Wanted);
+        owned.waiting_since = clock::since_boot();
         self.owned.insert(partition, owned);
         self.read_anew(&[partition]);
     }

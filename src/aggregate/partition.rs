@@ -9,19 +9,6 @@ use crate::kafka::member::Done;
 use crate::offset::Offset;
 use crate::shard::Shard;
 
-/// Where the log ends, as far as it is known. Its last records may be none for us: the
-/// markers of transactions, and what was aborted.
-#[derive(Clone, Copy)]
-pub(super) enum LogEnd {
-    /// It is asked for as soon as the reader is at its end.
-    Wanted,
-    /// It was here before the reader was pointed at the log anew. When that is at its end
-    /// again, all that was there comes before.
-    At(Offset),
-    /// What was folded was all that was there.
-    Folded,
-}
-
 /// A shard, and what belongs to it.
 pub(super) struct Owned {
     pub shard: Shard,
@@ -32,7 +19,9 @@ pub(super) struct Owned {
     /// [`Silence`](super::silence::Silence).
     pub waiting_since: Duration,
     pub heard_at: Duration,
-    pub log_end: LogEnd,
+    /// Whether the reader has been at the end of the log since it was pointed at it, and
+    /// nobody has looked yet how far that is.
+    pub at_end: bool,
     /// Whether merge has had all of the shard.
     pub announced: bool,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
@@ -58,7 +47,7 @@ impl Owned {
             footing,
             waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
-            log_end: LogEnd::Wanted,
+            at_end: false,
             announced: false,
             keeper,
             unsaved: false,
@@ -80,6 +69,7 @@ impl Owned {
             self.waiting_since = clock::since_boot();
         }
         self.footing.doubt();
+        self.at_end = false;
     }
 
     /// Whether there is something new to keep, and a keeper that is free.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
-use super::{IDLE, Worker, WorkerError};
+use super::partition::Owned;
+use super::silence::Silence;
+use super::{IDLE, Worker, WorkerError, is_read};
+use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
 use crate::shard::{Outcome, Record};
 
@@ -83,6 +86,42 @@ impl Worker {
         Ok(has_more)
     }
 
+    /// The reader is at the end of a partition: it has handed out all records up to where
+    /// it is.
+    fn reached_end(&mut self, partition: Partition) {
+        match self.owned.get_mut(&partition) {
+            Some(owned) if comes_after_silence(&self.silence, owned) => {
+                self.read_anew(&[partition]); // It is there again.
+            }
+            Some(owned) => owned.at_end = true,
+            None => {}
+        }
+    }
+
+    /// Skips what is no record at the end of the log: the markers of transactions, and
+    /// what was aborted. The reader does not hand it out, but goes on behind it.
+    pub(super) fn skip_what_is_no_record(&mut self) {
+        let at_end = |owned: &Owned| owned.at_end && owned.footing.is_verified();
+        if !self.owned.values().any(at_end) {
+            return;
+        }
+        let positions = match self.reader.positions() {
+            Ok(positions) => positions,
+            Err(error) => {
+                tracing::debug!("{}: no positions: {error}", self.topic);
+                return; // They are asked for again.
+            }
+        };
+        for (partition, owned) in self.owned.iter_mut().filter(|it| at_end(it.1)) {
+            owned.at_end = false;
+            let until = self.until.as_ref().and_then(|ends| ends.get(partition));
+            if let Some(&position) = positions.get(partition) {
+                let position = until.map_or(position, |&until| position.min(until));
+                owned.shard.skip_to(position);
+            }
+        }
+    }
+
     /// Notes the last record that was folded: it is what the log is known by.
     fn remember(&mut self, message: &BorrowedMessage<'_>) {
         if let Some(owned) = self.owned.get_mut(&message.partition()) {
@@ -106,13 +145,17 @@ impl Worker {
                 false => Err(self.other_log(partition, offset)),
             };
         }
-        if self.silence.came_after(owned.heard_at) {
+        if comes_after_silence(&self.silence, owned) {
             self.read_anew(&[partition]); // This record comes again.
             return Ok(Folded::No);
         }
-        let end = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        if end.is_some_and(|end| offset >= end.0) || offset < owned.shard.offset().0 {
+        if is_read(&self.until, partition, Offset(offset)) {
+            owned.at_end = true; // Of what this run reads.
             return Ok(Folded::No);
+        }
+        // Behind the last record that was folded, and skipped since it was none.
+        if offset < owned.shard.offset().0 {
+            return Err(self.other_log(partition, offset));
         }
         if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
             let letter = DeadLetter {
@@ -128,6 +171,12 @@ impl Worker {
         }
         Ok(Folded::Yes)
     }
+}
+
+/// Whether what comes of a partition comes after a silence, and can be told from another
+/// log by a record that was folded before.
+fn comes_after_silence(silence: &Silence, owned: &Owned) -> bool {
+    owned.footing.last_record().is_some() && silence.came_after(owned.heard_at)
 }
 
 /// The record as the fold sees it.

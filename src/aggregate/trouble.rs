@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::partition::LogEnd;
-use super::verify::WAIT_FOR_ENDS;
 use super::{Worker, WorkerError};
 use crate::kafka::client;
 use crate::offset::{Offset, Partition};
@@ -108,43 +106,5 @@ impl Worker {
         self.damaged = Some(damage);
         self.read_all_anew();
         Ok(())
-    }
-
-    /// The reader is at the end of a partition. What follows the last record there is no
-    /// record, or the broker that was asked does not know all of the log yet.
-    pub(super) fn reached_end(&mut self, partition: Partition) {
-        let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        let (until, asks_leaders) = (until.copied(), self.asks_leaders);
-        let Some(owned) = self.owned.get_mut(&partition) else {
-            return;
-        };
-        let offset = owned.shard.offset();
-        let is_done = until.is_some_and(|until| offset >= until);
-        if is_done || !asks_leaders || !owned.footing.is_verified() {
-            return;
-        }
-        match owned.log_end {
-            LogEnd::Folded => return,
-            LogEnd::At(end) => {
-                let end = until.map_or(end, |until| until.min(end));
-                owned.shard.skip_to(end);
-                owned.log_end = LogEnd::Folded;
-                return;
-            }
-            LogEnd::Wanted => {}
-        }
-        // Only an end that is reported after the log was seen to go as far counts.
-        let found = self.reader.ends(partition, WAIT_FOR_ENDS);
-        owned.log_end = match found {
-            Ok((_, end)) if until.is_some_and(|until| end < until) => LogEnd::Wanted,
-            Ok((_, end)) if end > offset => LogEnd::At(end),
-            Ok(_) => LogEnd::Folded,
-            Err(_) => LogEnd::Wanted,
-        };
-        // Without an end of the run, there is time until the partition has been idle.
-        let wants = matches!(owned.log_end, LogEnd::Wanted) && until.is_some();
-        if wants || matches!(owned.log_end, LogEnd::At(_)) {
-            self.read_anew(&[partition]);
-        }
     }
 }

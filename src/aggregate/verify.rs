@@ -3,16 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::partition::{LogEnd, Owned};
-use super::{Worker, WorkerError};
+use super::partition::Owned;
+use super::{Worker, WorkerError, is_read};
 use crate::kafka::clock;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
 
 /// How long the reader may bring nothing before the ends of the log are asked for.
 const ASK_AFTER: Duration = Duration::from_secs(1);
-/// How long one question for them may take; the fold waits for it.
-pub(super) const WAIT_FOR_ENDS: Duration = Duration::from_secs(1);
+/// How long one question for them may take; the fold waits for it. So short that the worker
+/// is not taken for one that was away.
+const WAIT_FOR_ENDS: Duration = Duration::from_millis(500);
 /// How long a log may seem too short. A leader that was just elected may not know
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 enum Found {
     /// The log may be the one that the shard was folded from.
     Fits,
-    /// It may be another one: it holds again what had expired.
+    /// It may be another one: it holds again what had expired, or brings nothing.
     Doubtful,
     /// It is, and all that the shard was to be verified by has expired.
     Expired,
@@ -67,6 +68,10 @@ impl Worker {
             // whichever is missed again is asked for again.
             match answers.then(|| self.compare_with_log(partition)) {
                 Some(Ok(Found::Expired)) => self.point_reader(&[partition]),
+                // There is no record to be read anew.
+                Some(Ok(Found::Fits)) if has_missed && self.is_expired(partition) => {
+                    self.point_reader(&[partition]);
+                }
                 Some(Ok(Found::Doubtful)) => self.read_anew(&[partition]),
                 Some(Err(error)) => return Err(error),
                 found => {
@@ -82,42 +87,44 @@ impl Worker {
         Ok(())
     }
 
+    fn is_expired(&self, partition: Partition) -> bool {
+        let owned = self.owned.get(&partition);
+        owned.is_some_and(|owned| owned.footing.is_expired())
+    }
+
     /// What brings nothing may have nothing, or no record for us, or be another log that
     /// is not seen.
     fn doubt_idle(&mut self) {
         if self.until.is_some() {
-            return; // What is read to its end has to bring nothing.
+            return; // One is asked for at a time, and it may have come to its end.
         }
         let silence = &self.silence;
         let is_idle = |owned: &Owned| {
             let can_be_read = owned.footing.is_verified() && !owned.footing.is_expired();
             can_be_read && silence.is_long(owned.heard_at)
         };
-        let mut idle = Vec::new();
-        for (&partition, owned) in &mut self.owned {
-            if is_idle(owned) {
-                owned.log_end = LogEnd::Wanted;
-                idle.push(partition);
-            }
-        }
+        let idle = self.owned.iter().filter(|it| is_idle(it.1));
+        let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
         if !idle.is_empty() {
             self.read_anew(&idle);
         }
     }
 
-    /// A log that has become shorter brings no record at all, and one whose last record
-    /// has expired has none to be known by. One partition is asked for at a time, since
-    /// the others are folded on meanwhile.
+    /// A log that has become shorter brings no record at all, or not up to where the run
+    /// ends, and one whose last record has expired has none to be known by. One partition
+    /// is asked for at a time, since the others are folded on meanwhile.
     fn next_to_ask_for(&mut self) -> Option<Partition> {
         let silence = &self.silence;
-        let waiting = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| match owned.footing.is_verified() {
-                true => owned.footing.is_expired() && silence.is_long(owned.heard_at),
+        let is_waiting = |(&partition, owned): (&Partition, &Owned)| {
+            let has_more = || !is_read(&self.until, partition, owned.shard.offset());
+            let is_asked_for = owned.footing.is_expired() || (self.until.is_some() && has_more());
+            let is_waiting = match owned.footing.is_verified() {
+                true => is_asked_for && silence.is_long(owned.heard_at),
                 false => silence.since(owned.waiting_since) >= ASK_AFTER,
-            });
-        let mut waiting = waiting.map(|(&partition, _)| partition);
+            };
+            is_waiting.then_some(partition)
+        };
+        let mut waiting = self.owned.iter().filter_map(is_waiting);
         let after = self.asked_for;
         let next = waiting.clone().find(|&partition| partition > after);
         self.asked_for = next.or_else(|| waiting.next())?;
@@ -168,6 +175,19 @@ impl Worker {
                 seconds: waited.as_secs(),
             });
         }
+        let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
+        if is_verified && self.silence.is_long(owned.heard_at) {
+            return match until {
+                Some(&until) if offset < until && end < until => Err(WorkerError::EndGone {
+                    topic: self.topic.clone(),
+                    partition,
+                    until,
+                    start,
+                    end,
+                }),
+                _ => Ok(Found::Doubtful),
+            };
+        }
         if is_verified || from >= start {
             return Ok(Found::Fits);
         }
@@ -178,6 +198,69 @@ impl Worker {
             self.topic
         );
         owned.footing.has_expired();
+        owned.heard_at = clock::since_boot();
         Ok(Found::Expired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::{channel, sync_channel};
+
+    use rdkafka::config::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::aggregate::{Command, WorkerEnds};
+    use crate::config::{self, Flags};
+    use crate::publish::dead_letters::DeadLetters;
+    use crate::shard::{Calendar, Rules};
+    use crate::shutdown::Shutdown;
+
+    /// Two records are there where a run began to read up to five.
+    #[test]
+    fn an_end_that_was_lost_ends_the_run() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("donations", 1, 1).unwrap();
+        let servers = cluster.bootstrap_servers();
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &servers)
+            .create()
+            .unwrap();
+        for _ in 0..2 {
+            let record = BaseRecord::<str, str>::to("donations").partition(0);
+            producer.send(record.payload("not an event")).unwrap();
+        }
+        producer.flush(ANSWER_WITHIN).unwrap();
+
+        let flags = Flags {
+            settings: [("kafka.bootstrap_servers", servers)].into(),
+            properties: Vec::new(),
+        };
+        let config = config::load(None, [], &flags).unwrap().config;
+        let health = Arc::default();
+        let (command, commands) = channel();
+        let (output, _flushes) = sync_channel(100);
+        let ends = WorkerEnds {
+            commands,
+            output,
+            dead_letters: DeadLetters::new(&config.kafka, "dead", &health).unwrap(),
+            checkpoints: None,
+            health,
+            shutdown: Shutdown::default(),
+        };
+        let rules = Rules {
+            calendar: Calendar::of_zone("Asia/Shanghai").unwrap(),
+            dedup_horizon_s: 1,
+            max_ahead_ms: 1,
+        };
+        let until = [(0, Offset(5))].into();
+        let worker = Worker::new(&config, rules, Some(until), ends).unwrap();
+        command.send(Command::Assign(vec![0])).unwrap();
+        let error = worker.run().unwrap_err().to_string();
+        assert!(error.contains("is to end at 5"), "{error}");
+        assert!(error.contains("goes from 0 to 2"), "{error}");
     }
 }

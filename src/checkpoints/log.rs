@@ -103,7 +103,7 @@ pub(super) enum Folded {
 impl Log {
     pub fn open(config: &Config) -> Result<Log, LogError> {
         let health = Arc::new(Health::default());
-        let settings = client::reader_of_leaders(&config.kafka);
+        let settings = client::reader(&config.kafka);
         let reader = Reader::new(&settings, &config.topics.donations, health.clone());
         Ok(Log {
             reader: reader.map_err(LogError::Client)?,
@@ -148,7 +148,7 @@ impl Log {
         }
         let look_from = last_record.map_or(0, |it| it.offset);
         let mut shard = Box::new(Shard::new(partition, rules));
-        let (mut last, mut count, mut ended_at) = (None, 0, None);
+        let (mut last, mut count) = (None, 0);
         self.read_from(partition, Offset::START)?;
         let mut heard = Instant::now();
         while shard.offset() < to {
@@ -174,16 +174,18 @@ impl Log {
                         return Ok(Folded::Unwanted);
                     }
                 }
-                // What is left is no record (markers of transactions), if the leader
-                // says so twice: one that was just elected may not know the end yet.
-                Some(Err(KafkaError::PartitionEOF(_))) if ended_at == Some(shard.offset()) => break,
+                // What is left may be no record (markers of transactions), or the broker that
+                // was asked does not know all of the log yet.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    ended_at = Some(shard.offset());
+                    let positions = self.reader.positions().map_err(LogError::Client)?;
+                    if positions.get(&partition).is_some_and(|it| *it >= to) {
+                        break;
+                    }
                     let (_, end) = self.ends(partition)?;
                     if end < to {
                         return Ok(Folded::TooShort { end });
                     }
-                    self.read_from(partition, shard.offset())?;
+                    continue;
                 }
                 Some(Err(error)) => {
                     // Retention goes on while we read.

@@ -7,7 +7,7 @@
 //! two times that a partition is taken away it is added, and librdkafka's main
 //! thread, which takes what it is told in turn, has heard of the first stop by then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +81,22 @@ impl Reader {
             self.reading.retain(|it| !partitions.contains(it));
         }
         Ok(())
+    }
+
+    /// Up to where the records of each partition were handed out since it is read. What
+    /// is no record before the next one (markers of transactions, and what was aborted)
+    /// counts as handed out. A partition of which nothing was read yet is left out.
+    ///
+    /// librdkafka takes the marker that every transaction ends with out of its queue in its
+    /// turn, and moves the position behind it.
+    pub fn positions(&self) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
+        let positions = self.consumer.position()?;
+        let elements = positions.elements();
+        let positions = elements.iter().filter_map(|it| match it.offset() {
+            KafkaOffset::Offset(next) => Some((it.partition(), Offset(next))),
+            _ => None,
+        });
+        Ok(positions.collect())
     }
 
     /// Where the log of a partition begins, and where it ends.

@@ -22,5 +22,6 @@ mod statics;
 mod store;
 mod takeover;
 mod totals;
+mod transactions;
 mod trouble;
 mod wait;

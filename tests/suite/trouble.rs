@@ -1,7 +1,6 @@
 //! What can go wrong around `tally99 run`: each gives a message that says what
 //! happens and what to do, and it goes on by itself where it can.
 
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
 use crate::day::{DEADLINE, Day};
@@ -311,58 +310,6 @@ fn of_two_that_start_at_once_one_goes_on() {
     winner.signal(Signal::TERM);
     winner.wait(SOON).succeeded();
     day.assert_nothing_fell(kafka);
-}
-
-/// What was aborted never happened, and the log's end is behind no record.
-#[test]
-fn aborted_transactions_are_not_counted() {
-    let kafka = Kafka::shared();
-    let day = Day::on(kafka, "transactions");
-    let topic = day.topic("donations");
-    kafka.create_topic(&topic, 1, &[]);
-    let mut settings = kafka.client();
-    let producer: BaseProducer = settings
-        .set("transactional.id", &topic)
-        .create()
-        .expect("valid settings");
-    producer
-        .init_transactions(SOON)
-        .expect("the broker answers");
-    for (id, commit) in [("a", true), ("b", false), ("c", true), ("d", false)] {
-        producer.begin_transaction().expect("no other is open");
-        let value = donation(id, AT);
-        let record = BaseRecord::to(&topic).partition(0).key(id).payload(&value);
-        producer
-            .send(record)
-            .map_err(|(error, _)| error)
-            .expect("the queue has room");
-        producer.flush(SOON).expect("it is acknowledged");
-        let ended = if commit {
-            producer.commit_transaction(SOON)
-        } else {
-            producer.abort_transaction(SOON)
-        };
-        ended.expect("the broker answers");
-    }
-    run(&day, &["--until-end"]).succeeded();
-    let last = day.cuts(kafka).pop().unwrap();
-    let end = kafka.end_offsets(&topic)[0];
-    assert_eq!(last["events"], 2);
-    assert_eq!(last["offsets"]["0"].as_i64(), Some(end));
-
-    // So far another one has to come, and no record will bring it there.
-    let mut run = day.run();
-    run.wait_for_output(DEADLINE, "publishing");
-    // All of it expires, and nothing was missed.
-    kafka.expire(&topic, 0, end);
-    let line = format!("{topic}/0: the log begins where the shard ends, at {end}");
-    run.wait_for_output(DEADLINE, &line);
-    kafka.produce(&topic, [(0, "e", donation("e", AT))]);
-    run.wait_until(DEADLINE, "the next one is counted", |_| {
-        day.has_counted(kafka, 3)
-    });
-    run.signal(Signal::TERM);
-    run.wait(DEADLINE).succeeded();
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! Logs that were written in transactions: what was aborted never happened, and the end
+//! of the log may be behind no record.
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rustix::process::Signal;
+
+use crate::day::{DEADLINE, Day};
+use crate::kafka::Kafka;
+use crate::place::Place;
+use crate::process::Running;
+use crate::trouble::{AT, assert_fails, donation};
+use crate::wait::SOON;
+
+/// Writes to the only partition of a topic.
+struct Transactions {
+    topic: String,
+    producer: BaseProducer,
+}
+
+impl Transactions {
+    /// To a topic that is made for it.
+    fn new(kafka: &Kafka, topic: &str) -> Transactions {
+        kafka.create_topic(topic, 1, &[]);
+        let producer: BaseProducer = kafka
+            .client()
+            .set("transactional.id", topic)
+            .create()
+            .expect("valid settings");
+        producer
+            .init_transactions(SOON)
+            .expect("the broker answers");
+        Transactions {
+            topic: topic.to_owned(),
+            producer,
+        }
+    }
+
+    /// One donation, which is committed or aborted.
+    fn write(&self, id: &str, commit: bool) {
+        self.producer.begin_transaction().expect("no other is open");
+        self.producer
+            .send(record(&self.topic, id, &donation(id, AT)))
+            .map_err(|(error, _)| error)
+            .expect("the queue has room");
+        self.producer.flush(SOON).expect("it is acknowledged");
+        let ended = match commit {
+            true => self.producer.commit_transaction(SOON),
+            false => self.producer.abort_transaction(SOON),
+        };
+        ended.expect("the broker answers");
+    }
+}
+
+/// The same each time that it is written.
+fn record<'a>(topic: &'a str, id: &'a str, value: &'a str) -> BaseRecord<'a, str, str> {
+    let record = BaseRecord::to(topic).partition(0).timestamp(AT);
+    record.key(id).payload(value)
+}
+
+#[test]
+fn what_was_aborted_is_not_counted() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "transactions");
+    let topic = day.topic("donations");
+    let log = Transactions::new(kafka, &topic);
+    for (id, commit) in [("a", true), ("b", false), ("c", true), ("d", false)] {
+        log.write(id, commit);
+    }
+    day.run_until_end();
+    let last = day.cuts(kafka).pop().unwrap();
+    let end = kafka.end_offsets(&topic)[0];
+    assert_eq!(last["events"], 2);
+    assert_eq!(last["offsets"]["0"].as_i64(), Some(end));
+
+    // So far another one has to come, and no record will bring it there; be it that
+    // another replica than the leader is read.
+    let mut command = day.command("run");
+    command.args(["--kafka-property", "client.rack=here"]);
+    let mut run = Running::start(&mut command);
+    run.wait_for_output(DEADLINE, "publishing");
+    // What comes at the end while nothing else does is skipped as well.
+    log.write("e", false);
+    // All of it expires, and nothing was missed.
+    let end = kafka.end_offsets(&topic)[0];
+    run.wait_until(DEADLINE, "the end is reached", |_| {
+        let last = day.cuts(kafka).pop();
+        last.is_some_and(|it| it["offsets"]["0"].as_i64() == Some(end))
+    });
+    kafka.expire(&topic, 0, end);
+    let line = format!("{topic}/0: the log begins where the shard ends, at {end}");
+    run.wait_for_output(DEADLINE, &line);
+    // So does what follows when all before has expired.
+    log.write("f", false);
+    let end = kafka.end_offsets(&topic)[0];
+    run.wait_until(DEADLINE, "the end is reached", |_| {
+        let last = day.cuts(kafka).pop();
+        last.is_some_and(|it| it["offsets"]["0"].as_i64() == Some(end))
+    });
+    log.write("g", true);
+    run.wait_until(DEADLINE, "the next one is counted", |_| {
+        day.has_counted(kafka, 3)
+    });
+    run.signal(Signal::TERM);
+    run.wait(DEADLINE).succeeded();
+}
+
+/// The end of a log was lost, and others have written there. What stands now where
+/// something was skipped was not counted, so it is told.
+#[test]
+fn a_record_in_place_of_what_was_aborted_is_another_log() {
+    let kafka = Kafka::shared();
+    let place = Place::folder();
+    let day = Day::on(kafka, "replaced");
+    let topic = day.topic("donations");
+    let log = Transactions::new(kafka, &topic);
+    log.write("a", true);
+    log.write("b", false);
+    place.until_end(&day).succeeded();
+    let end = kafka.end_offsets(&topic)[0];
+    assert_eq!(end, 4, "two records and two markers");
+
+    kafka.delete_topic(&topic);
+    kafka.create_topic(&topic, 1, &[]);
+    let producer: BaseProducer = kafka.client().create().expect("valid settings");
+    for id in ["a", "x", "y", "z", "o"] {
+        producer
+            .send(record(&topic, id, &donation(id, AT)))
+            .map_err(|(error, _)| error)
+            .expect("the queue has room");
+        producer.flush(SOON).expect("it is acknowledged");
+    }
+    let words = [
+        &*format!("{topic}/0: the shard at offset 4 was folded from another log"),
+        "Its last record stood at 0; before 4 there was none behind it, and the log holds one at 1",
+    ];
+    assert_fails(&place.until_end(&day), &words);
+}
