@@ -30,8 +30,7 @@ pub enum WorkerError {
     },
     /// The log holds another record than the one that was folded.
     #[error(
-        "{topic}/{partition}: the shard at offset {offset} was folded from another log. Its last \
-         record stood at {expected}; {} ({}). The topic was made anew under its name, or an \
+        "{topic}/{partition}: the shard at offset {offset} was folded from another log. {} ({}). The topic was made anew under its name, or an \
          unclean leader election replaced the end of the partition. Nothing was counted. \
          {IF_MADE_ANEW}",
         differs(*expected, *offset, *found), goes(*ends)
@@ -43,8 +42,8 @@ pub enum WorkerError {
         partition: Partition,
         /// What the shard, or the checkpoint that it comes from, is exact at.
         offset: Offset,
-        /// Where its last record stood.
-        expected: Offset,
+        /// Where its last record stood, if it had any.
+        expected: Option<Offset>,
         /// Where the record is that the log holds in its place, or behind it.
         found: Offset,
         /// The first offset that is still there, and the next one that will be written;
@@ -122,12 +121,17 @@ pub enum WorkerError {
     },
 }
 
-fn differs(expected: Offset, offset: Offset, found: Offset) -> String {
-    match expected < found && found < offset {
-        true => {
-            format!("before {offset} there was none behind it, and the log holds one at {found}")
-        }
-        false => format!("the first that the log holds from there on, at {found}, is not that one"),
+fn differs(expected: Option<Offset>, offset: Offset, found: Offset) -> String {
+    match expected {
+        None => format!("No record stood before {offset}, and the log holds one at {found}"),
+        Some(last) if last < found && found < offset => format!(
+            "Its last record stood at {last}; none followed before {offset}, and the log holds one \
+             at {found}"
+        ),
+        Some(last) => format!(
+            "Its last record stood at {last}; the first that the log holds from there on, at \
+             {found}, is not that one"
+        ),
     }
 }
 

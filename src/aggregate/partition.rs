@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::checkpoints::Taking;
-use crate::checkpoint::{Footing, Keeper};
+use crate::checkpoint::{Footing, Keeper, RecordId};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::offset::Offset;
@@ -22,6 +22,12 @@ pub(super) struct Owned {
     /// Whether the reader has been at the end of the log since it was pointed at it, and
     /// nobody has looked yet how far that is.
     pub at_end: bool,
+    /// Up to where no record was seen behind those that were folded. It counts once the log
+    /// is verified: what was seen before that was seen in the same log.
+    pub seen_to: Option<Offset>,
+    /// A record that was not folded since the log had to be verified before. If it comes
+    /// again after that, it is of the same log.
+    pub doubtful: Option<RecordId>,
     /// Whether merge has had all of the shard.
     pub announced: bool,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
@@ -48,6 +54,8 @@ impl Owned {
             waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
             at_end: false,
+            seen_to: None,
+            doubtful: None,
             announced: false,
             keeper,
             unsaved: false,

@@ -8,6 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::partition::Owned;
 use super::silence::Silence;
 use super::{IDLE, Worker, WorkerError, is_read};
+use crate::checkpoint::RecordId;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
 use crate::shard::{Outcome, Record};
@@ -21,6 +22,8 @@ enum Folded {
     Yes,
     /// And its dead letter may have had to wait for brokers.
     AfterAWait,
+    /// No: the log has to be verified before, and then it comes again.
+    Doubtful,
 }
 
 impl Worker {
@@ -49,12 +52,21 @@ impl Worker {
                 }
                 Some(Ok(message)) => {
                     let folded = self.fold(&message)?;
-                    // One that is not folded changes nothing of what was before.
-                    if let Folded::Yes | Folded::AfterAWait = folded {
-                        let before = last.replace(message);
-                        let now = last.as_ref().map(Message::partition);
-                        if let Some(before) = before.filter(|it| Some(it.partition()) != now) {
-                            self.remember(&before);
+                    let partition = message.partition();
+                    match folded {
+                        // It changes nothing of what was before.
+                        Folded::No => {}
+                        Folded::Yes | Folded::AfterAWait => {
+                            let before = last.replace(message);
+                            if let Some(before) = before.filter(|it| it.partition() != partition) {
+                                self.remember(&before);
+                            }
+                        }
+                        Folded::Doubtful => {
+                            if let Some(last) = last.take() {
+                                self.remember(&last);
+                            }
+                            self.read_anew(&[partition]);
                         }
                     }
                     matches!(folded, Folded::AfterAWait)
@@ -89,18 +101,27 @@ impl Worker {
     /// The reader is at the end of a partition: it has handed out all records up to where
     /// it is.
     fn reached_end(&mut self, partition: Partition) {
-        match self.owned.get_mut(&partition) {
-            Some(owned) if comes_after_silence(&self.silence, owned) => {
-                self.read_anew(&[partition]); // It is there again.
-            }
-            Some(owned) => owned.at_end = true,
-            None => {}
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.at_end = true;
         }
     }
 
     /// Skips what is no record at the end of the log: the markers of transactions, and
     /// what was aborted. The reader does not hand it out, but goes on behind it.
     pub(super) fn skip_what_is_no_record(&mut self) {
+        self.look_how_far_it_is_read();
+        let verified = self.owned.iter_mut();
+        for (partition, owned) in verified.filter(|it| it.1.footing.is_verified()) {
+            if let Some(seen_to) = owned.seen_to.take() {
+                let until = self.until.as_ref().and_then(|ends| ends.get(partition));
+                owned
+                    .shard
+                    .skip_to(until.map_or(seen_to, |&until| until.min(seen_to)));
+            }
+        }
+    }
+
+    fn look_how_far_it_is_read(&mut self) {
         let at_end = |owned: &Owned| owned.at_end && owned.footing.is_verified();
         if !self.owned.values().any(at_end) {
             return;
@@ -112,14 +133,19 @@ impl Worker {
                 return; // They are asked for again.
             }
         };
-        for (partition, owned) in self.owned.iter_mut().filter(|it| at_end(it.1)) {
+        let mut doubtful = Vec::new();
+        for (&partition, owned) in self.owned.iter_mut().filter(|it| at_end(it.1)) {
             owned.at_end = false;
-            let until = self.until.as_ref().and_then(|ends| ends.get(partition));
-            if let Some(&position) = positions.get(partition) {
-                let position = until.map_or(position, |&until| position.min(until));
-                owned.shard.skip_to(position);
+            let offset = owned.shard.offset();
+            let position = positions.get(&partition).filter(|it| **it > offset);
+            if position.is_some() && !is_read(&self.until, partition, offset) {
+                owned.seen_to = position.copied();
+                if comes_after_silence(&self.silence, owned) {
+                    doubtful.push(partition);
+                }
             }
         }
+        self.read_anew(&doubtful);
     }
 
     /// Notes the last record that was folded: it is what the log is known by.
@@ -145,18 +171,23 @@ impl Worker {
                 false => Err(self.other_log(partition, offset)),
             };
         }
-        if comes_after_silence(&self.silence, owned) {
-            self.read_anew(&[partition]); // This record comes again.
-            return Ok(Folded::No);
-        }
         if is_read(&self.until, partition, Offset(offset)) {
             owned.at_end = true; // Of what this run reads.
             return Ok(Folded::No);
         }
-        // Behind the last record that was folded, and skipped since it was none.
-        if offset < owned.shard.offset().0 {
-            return Err(self.other_log(partition, offset));
+        // Behind the last record that was folded there was none before the shard's offset.
+        let is_foreign = offset < owned.shard.offset().0;
+        if is_foreign || comes_after_silence(&self.silence, owned) {
+            let id = RecordId::of(&record, message.key());
+            if owned.doubtful.replace(id) != Some(id) {
+                return Ok(Folded::Doubtful);
+            }
+            if is_foreign {
+                return Err(self.other_log(partition, offset));
+            }
+            owned.heard_at = self.silence.last_look();
         }
+        owned.doubtful = None;
         if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
             let letter = DeadLetter {
                 topic: &self.topic,

@@ -27,7 +27,7 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 enum Found {
     /// The log may be the one that the shard was folded from.
     Fits,
-    /// It may be another one: it holds again what had expired, or brings nothing.
+    /// It may be another one: it holds again what had expired.
     Doubtful,
     /// It is, and all that the shard was to be verified by has expired.
     Expired,
@@ -44,7 +44,7 @@ impl Worker {
             topic: self.topic.clone(),
             partition,
             offset: owned.shard.offset(),
-            expected: owned.read_from(),
+            expected: owned.footing.last_record().map(|last| Offset(last.offset)),
             found: Offset(found),
             ends: ends.ok(),
         }
@@ -96,7 +96,7 @@ impl Worker {
     /// is not seen.
     fn doubt_idle(&mut self) {
         if self.until.is_some() {
-            return; // One is asked for at a time, and it may have come to its end.
+            return; // What is read to its end has to bring nothing.
         }
         let silence = &self.silence;
         let is_idle = |owned: &Owned| {
@@ -176,19 +176,21 @@ impl Worker {
             });
         }
         let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        if is_verified && self.silence.is_long(owned.heard_at) {
-            return match until {
-                Some(&until) if offset < until && end < until => Err(WorkerError::EndGone {
-                    topic: self.topic.clone(),
-                    partition,
-                    until,
-                    start,
-                    end,
-                }),
-                _ => Ok(Found::Doubtful),
-            };
+        let until = until.filter(|until| offset < **until && end < **until);
+        if is_verified
+            && let Some(&until) = until
+            && self.silence.is_long(owned.heard_at)
+        {
+            return Err(WorkerError::EndGone {
+                topic: self.topic.clone(),
+                partition,
+                until,
+                start,
+                end,
+            });
         }
-        if is_verified || from >= start {
+        let has_last = owned.footing.last_record().is_some();
+        if from >= start || (is_verified && has_last) {
             return Ok(Found::Fits);
         }
         // A new log begins at 0, so this is the old one, and all that has expired of it

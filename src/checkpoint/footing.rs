@@ -16,7 +16,7 @@ pub struct Footing {
     last_record: Option<RecordId>,
     /// Whether the log that is read now has been seen to hold that record.
     is_verified: bool,
-    /// Whether that record has expired.
+    /// Whether that record has expired, or if there is none, all before the shard's offset.
     is_expired: bool,
 }
 
@@ -40,16 +40,20 @@ impl Footing {
         self.is_verified
     }
 
-    /// Whether the last record that was folded has expired, so that no reader can bring it.
+    /// Whether all has expired that the log could be known by, so that no reader can bring
+    /// it.
     pub fn is_expired(&self) -> bool {
         self.is_expired
     }
 
-    /// Where to read from: the last record, so that it can be verified. `next` is
-    /// the shard's own offset.
+    /// Where to read from: the last record, so that it can be verified, or the beginning,
+    /// so that it is seen that there is none. `next` is the shard's own offset.
     pub fn read_from(&self, next: Offset) -> Offset {
-        let last = self.last_record.filter(|_| !self.is_expired);
-        last.map_or(next, |last| Offset(last.offset))
+        match self.last_record {
+            _ if self.is_expired => next,
+            Some(last) => Offset(last.offset),
+            None => Offset::START,
+        }
     }
 
     /// The log is read from [`read_from`](Footing::read_from) again, and may be

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -83,20 +83,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Up to where the records of each partition were handed out since it is read. What
-    /// is no record before the next one (markers of transactions, and what was aborted)
-    /// counts as handed out. A partition of which nothing was read yet is left out.
-    ///
-    /// librdkafka takes the marker that every transaction ends with out of its queue in its
-    /// turn, and moves the position behind it.
+    /// Up to where each partition was [handed out](positions).
     pub fn positions(&self) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
-        let positions = self.consumer.position()?;
-        let elements = positions.elements();
-        let positions = elements.iter().filter_map(|it| match it.offset() {
-            KafkaOffset::Offset(next) => Some((it.partition(), Offset(next))),
-            _ => None,
-        });
-        Ok(positions.collect())
+        positions(&self.consumer)
     }
 
     /// Where the log of a partition begins, and where it ends.
@@ -110,6 +99,24 @@ impl Reader {
             .fetch_watermarks(&self.topic, partition, patience)?;
         Ok((Offset(ends.0), Offset(ends.1)))
     }
+}
+
+/// Up to where the records of each partition were handed out since it is read. What is no
+/// record before the next one (markers of transactions, and what was aborted) counts as
+/// handed out. A partition of which nothing was read yet is left out.
+///
+/// librdkafka takes the marker that every transaction ends with out of its queue in its
+/// turn, and moves the position behind it.
+pub fn positions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
+    let positions = consumer.position()?;
+    let elements = positions.elements();
+    let positions = elements.iter().filter_map(|it| match it.offset() {
+        KafkaOffset::Offset(next) => Some((it.partition(), Offset(next))),
+        _ => None,
+    });
+    Ok(positions.collect())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::sender::{Upsert, upsert};
 use crate::config::KafkaConfig;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::group::{self, GroupMember};
+use crate::kafka::reader::positions;
 use crate::kafka::topics::{self, ANSWER_WITHIN};
 use crate::logging::Seldom;
 use crate::offset::{Offset, Partition};
@@ -140,8 +141,13 @@ impl Cuts {
                     next = message.offset() + 1;
                     take(message.payload());
                 }
-                // A leader that was just elected may not know all of its log yet.
+                // What is left may be no record; or the leader was just elected, and does not
+                // know all of its log yet.
                 Some(Err(KafkaError::PartitionEOF(_))) => {
+                    let position = positions(&self.reader)?.get(&partition).copied();
+                    if position.is_some_and(|position| position.0 >= high) {
+                        break;
+                    }
                     return Err(KafkaError::MessageConsumption(Code::OffsetNotAvailable));
                 }
                 Some(Err(error)) => return Err(error),

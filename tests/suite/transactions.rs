@@ -108,30 +108,33 @@ fn what_was_aborted_is_not_counted() {
 /// something was skipped was not counted, so it is told.
 #[test]
 fn a_record_in_place_of_what_was_aborted_is_another_log() {
-    let kafka = Kafka::shared();
-    let place = Place::folder();
-    let day = Day::on(kafka, "replaced");
-    let topic = day.topic("donations");
-    let log = Transactions::new(kafka, &topic);
-    log.write("a", true);
-    log.write("b", false);
-    place.until_end(&day).succeeded();
-    let end = kafka.end_offsets(&topic)[0];
-    assert_eq!(end, 4, "two records and two markers");
+    let behind = "Its last record stood at 0; none followed before 4, and the log holds one at 1";
+    let alone = "No record stood before 2, and the log holds one at 0";
+    for (name, first, end, words) in [
+        ("replaced", Some("a"), 4, behind),
+        ("replaced-all", None, 2, alone),
+    ] {
+        let kafka = Kafka::shared();
+        let place = Place::folder();
+        let day = Day::on(kafka, name);
+        let topic = day.topic("donations");
+        let log = Transactions::new(kafka, &topic);
+        first.iter().for_each(|id| log.write(id, true));
+        log.write("b", false);
+        place.until_end(&day).succeeded();
+        assert_eq!(kafka.end_offsets(&topic), [end], "records and markers");
 
-    kafka.delete_topic(&topic);
-    kafka.create_topic(&topic, 1, &[]);
-    let producer: BaseProducer = kafka.client().create().expect("valid settings");
-    for id in ["a", "x", "y", "z", "o"] {
-        producer
-            .send(record(&topic, id, &donation(id, AT)))
-            .map_err(|(error, _)| error)
-            .expect("the queue has room");
-        producer.flush(SOON).expect("it is acknowledged");
+        kafka.delete_topic(&topic);
+        kafka.create_topic(&topic, 1, &[]);
+        let producer: BaseProducer = kafka.client().create().expect("valid settings");
+        for id in first.into_iter().chain(["v", "x", "y", "z"]) {
+            producer
+                .send(record(&topic, id, &donation(id, AT)))
+                .map_err(|(error, _)| error)
+                .expect("the queue has room");
+            producer.flush(SOON).expect("it is acknowledged");
+        }
+        let shard = format!("{topic}/0: the shard at offset {end} was folded from another log");
+        assert_fails(&place.until_end(&day), &[&shard, words]);
     }
-    let words = [
-        &*format!("{topic}/0: the shard at offset 4 was folded from another log"),
-        "Its last record stood at 0; before 4 there was none behind it, and the log holds one at 1",
-    ];
-    assert_fails(&place.until_end(&day), &words);
 }
