@@ -19,8 +19,9 @@ pub(super) struct Owned {
     /// [`Silence`](super::silence::Silence).
     pub waiting_since: Duration,
     pub heard_at: Duration,
-    /// Whether the reader has been at the end of the log since it was pointed at it, and
-    /// nobody has looked yet how far that is.
+    /// Whether the reader has been at the end of the log since it was pointed at it; and
+    /// whether nobody has looked yet how far that is.
+    pub was_at_end: bool,
     pub at_end: bool,
     /// Up to where no record was seen behind those that were folded. It counts once the log
     /// is verified: what was seen before that was seen in the same log.
@@ -53,6 +54,7 @@ impl Owned {
             footing,
             waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
+            was_at_end: false,
             at_end: false,
             seen_to: None,
             doubtful: None,
@@ -77,7 +79,7 @@ impl Owned {
             self.waiting_since = clock::since_boot();
         }
         self.footing.doubt();
-        self.at_end = false;
+        (self.was_at_end, self.at_end) = (false, false);
     }
 
     /// Whether there is something new to keep, and a keeper that is free.

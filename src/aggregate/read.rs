@@ -6,7 +6,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::partition::Owned;
-use super::silence::Silence;
 use super::{IDLE, Worker, WorkerError, is_read};
 use crate::checkpoint::RecordId;
 use crate::offset::{Offset, Partition};
@@ -102,7 +101,7 @@ impl Worker {
     /// it is.
     fn reached_end(&mut self, partition: Partition) {
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.at_end = true;
+            (owned.was_at_end, owned.at_end) = (true, true);
         }
     }
 
@@ -140,7 +139,7 @@ impl Worker {
             let position = positions.get(&partition).filter(|it| **it > offset);
             if position.is_some() && !is_read(&self.until, partition, offset) {
                 owned.seen_to = position.copied();
-                if comes_after_silence(&self.silence, owned) {
+                if self.silence.came_after(owned.heard_at) {
                     doubtful.push(partition);
                 }
             }
@@ -177,7 +176,7 @@ impl Worker {
         }
         // Behind the last record that was folded there was none before the shard's offset.
         let is_foreign = offset < owned.shard.offset().0;
-        if is_foreign || comes_after_silence(&self.silence, owned) {
+        if is_foreign || self.silence.came_after(owned.heard_at) {
             let id = RecordId::of(&record, message.key());
             if owned.doubtful.replace(id) != Some(id) {
                 return Ok(Folded::Doubtful);
@@ -202,12 +201,6 @@ impl Worker {
         }
         Ok(Folded::Yes)
     }
-}
-
-/// Whether what comes of a partition comes after a silence, and can be told from another
-/// log by a record that was folded before.
-fn comes_after_silence(silence: &Silence, owned: &Owned) -> bool {
-    owned.footing.last_record().is_some() && silence.came_after(owned.heard_at)
 }
 
 /// The record as the fold sees it.

