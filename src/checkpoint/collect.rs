@@ -259,11 +259,14 @@ mod tests {
 
         /// A look at some time.
         async fn look_at(&mut self, minute: Millis) {
+            self.look_during(minute..minute).await;
+        }
+
+        /// A look whose list was asked for and answered in these minutes.
+        async fn look_during(&mut self, minutes: Range<Millis>) {
             let found = self.folder.list("").await.unwrap();
-            let now = minute * 60_000;
-            let look = self
-                .collector
-                .collect(&self.folder, &found, now..now + 1, OWN);
+            let times = minutes.start * 60_000..minutes.end * 60_000;
+            let look = self.collector.collect(&self.folder, &found, times, OWN);
             look.await.unwrap();
         }
 
@@ -302,6 +305,15 @@ mod tests {
         watched.look_at(0).await;
         watched.look_at(1_000).await;
         assert_eq!(watched.gone_at(1_000).await, 1_045);
+    }
+
+    #[tokio::test]
+    async fn what_a_look_takes_is_not_of_the_hour() {
+        let mut watched = Watched::new().await;
+        watched.look_during(0..10).await;
+        watched.look_during(15..20).await; // 5 minutes.
+        watched.look_at(30).await; // 10.
+        assert_eq!(watched.gone_at(30).await, 75);
     }
 
     #[tokio::test]
