@@ -91,8 +91,7 @@ pub struct Worker {
     checkpoints: Option<Checkpoints>,
     replies: (Sender<Reply>, Receiver<Reply>),
     kept: Kept,
-    /// Where to end in each partition, if the run has an end.
-    until: Option<BTreeMap<Partition, Offset>>,
+    until: Until,
     commands: Receiver<Command>,
     output: SyncSender<FromWorker>,
     dead_letters: DeadLetters,
@@ -335,11 +334,16 @@ fn hand_over(output: &SyncSender<FromWorker>, shard: &mut Shard, with_donors: bo
     true
 }
 
-fn is_read(
-    until: &Option<BTreeMap<Partition, Offset>>,
-    partition: Partition,
-    offset: Offset,
-) -> bool {
-    let end = until.as_ref().and_then(|ends| ends.get(&partition));
-    end.is_some_and(|&end| offset >= end)
+/// Where to end in each partition; `None`: the run has no end.
+type Until = Option<BTreeMap<Partition, Offset>>;
+
+fn end_of(until: &Until, partition: Partition) -> Option<Offset> {
+    until
+        .as_ref()
+        .and_then(|ends| ends.get(&partition))
+        .copied()
+}
+
+fn is_read(until: &Until, partition: Partition, offset: Offset) -> bool {
+    end_of(until, partition).is_some_and(|end| offset >= end)
 }

@@ -30,9 +30,9 @@ pub enum WorkerError {
     },
     /// The log holds another record than the one that was folded.
     #[error(
-        "{topic}/{partition}: the shard at offset {offset} was folded from another log. {} ({}). The topic was made anew under its name, or an \
-         unclean leader election replaced the end of the partition. Nothing was counted. \
-         {IF_MADE_ANEW}",
+        "{topic}/{partition}: the shard at offset {offset} was folded from another log. {} \
+         ({}). The topic was made anew under its name, or an unclean leader election replaced the \
+         end of the partition. Nothing was counted. {IF_MADE_ANEW}",
         differs(*expected, *offset, *found), goes(*ends)
     )]
     OtherLog {

@@ -6,7 +6,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::partition::Owned;
-use super::{IDLE, Worker, WorkerError, is_read};
+use super::{IDLE, Worker, WorkerError, end_of, is_read};
 use crate::checkpoint::RecordId;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
@@ -110,12 +110,10 @@ impl Worker {
     pub(super) fn skip_what_is_no_record(&mut self) {
         self.look_how_far_it_is_read();
         let verified = self.owned.iter_mut();
-        for (partition, owned) in verified.filter(|it| it.1.footing.is_verified()) {
+        for (&partition, owned) in verified.filter(|it| it.1.footing.is_verified()) {
             if let Some(seen_to) = owned.seen_to.take() {
-                let until = self.until.as_ref().and_then(|ends| ends.get(partition));
-                owned
-                    .shard
-                    .skip_to(until.map_or(seen_to, |&until| until.min(seen_to)));
+                let end = end_of(&self.until, partition).unwrap_or(seen_to);
+                owned.shard.skip_to(seen_to.min(end));
             }
         }
     }

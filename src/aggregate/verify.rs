@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::partition::Owned;
-use super::{Worker, WorkerError, is_read};
+use super::{Worker, WorkerError, end_of, is_read};
 use crate::kafka::clock;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::offset::{Offset, Partition};
@@ -174,11 +174,10 @@ impl Worker {
                 seconds: waited.as_secs(),
             });
         }
-        let until = self.until.as_ref().and_then(|ends| ends.get(&partition));
-        let until = until.filter(|until| offset < **until && end < **until);
+        let until = end_of(&self.until, partition);
         if is_verified
             && is_idle
-            && let Some(&until) = until
+            && let Some(until) = until.filter(|&until| offset < until && end < until)
         {
             return Err(WorkerError::EndGone {
                 topic: self.topic.clone(),

@@ -38,11 +38,7 @@ impl Transactions {
     /// One donation, which is committed or aborted.
     fn write(&self, id: &str, commit: bool) {
         self.producer.begin_transaction().expect("no other is open");
-        self.producer
-            .send(record(&self.topic, id, &donation(id, AT)))
-            .map_err(|(error, _)| error)
-            .expect("the queue has room");
-        self.producer.flush(SOON).expect("it is acknowledged");
+        send(&self.producer, &self.topic, id);
         let ended = match commit {
             true => self.producer.commit_transaction(SOON),
             false => self.producer.abort_transaction(SOON),
@@ -51,10 +47,15 @@ impl Transactions {
     }
 }
 
-/// The same each time that it is written.
-fn record<'a>(topic: &'a str, id: &'a str, value: &'a str) -> BaseRecord<'a, str, str> {
+/// Writes a donation, which is the same record each time.
+fn send(producer: &BaseProducer, topic: &str, id: &str) {
+    let value = donation(id, AT);
     let record = BaseRecord::to(topic).partition(0).timestamp(AT);
-    record.key(id).payload(value)
+    producer
+        .send(record.key(id).payload(&value))
+        .map_err(|(error, _)| error)
+        .expect("the queue has room");
+    producer.flush(SOON).expect("it is acknowledged");
 }
 
 #[test]
@@ -77,25 +78,23 @@ fn what_was_aborted_is_not_counted() {
     let mut command = day.command("run");
     command.args(["--kafka-property", "client.rack=here"]);
     let mut run = Running::start(&mut command);
+    let reaches = |end| {
+        let last = day.cuts(kafka).pop();
+        last.is_some_and(|it| it["offsets"]["0"].as_i64() == Some(end))
+    };
     run.wait_for_output(DEADLINE, "publishing");
     // What comes at the end while nothing else does is skipped as well.
     log.write("e", false);
     // All of it expires, and nothing was missed.
     let end = kafka.end_offsets(&topic)[0];
-    run.wait_until(DEADLINE, "the end is reached", |_| {
-        let last = day.cuts(kafka).pop();
-        last.is_some_and(|it| it["offsets"]["0"].as_i64() == Some(end))
-    });
+    run.wait_until(DEADLINE, "the end is reached", |_| reaches(end));
     kafka.expire(&topic, 0, end);
     let line = format!("{topic}/0: the log begins where the shard ends, at {end}");
     run.wait_for_output(DEADLINE, &line);
     // So does what follows when all before has expired.
     log.write("f", false);
     let end = kafka.end_offsets(&topic)[0];
-    run.wait_until(DEADLINE, "the end is reached", |_| {
-        let last = day.cuts(kafka).pop();
-        last.is_some_and(|it| it["offsets"]["0"].as_i64() == Some(end))
-    });
+    run.wait_until(DEADLINE, "the end is reached", |_| reaches(end));
     log.write("g", true);
     run.wait_until(DEADLINE, "the next one is counted", |_| {
         day.has_counted(kafka, 3)
@@ -128,11 +127,7 @@ fn a_record_in_place_of_what_was_aborted_is_another_log() {
         kafka.create_topic(&topic, 1, &[]);
         let producer: BaseProducer = kafka.client().create().expect("valid settings");
         for id in first.into_iter().chain(["v", "x", "y", "z"]) {
-            producer
-                .send(record(&topic, id, &donation(id, AT)))
-                .map_err(|(error, _)| error)
-                .expect("the queue has room");
-            producer.flush(SOON).expect("it is acknowledged");
+            send(&producer, &topic, id);
         }
         let shard = format!("{topic}/0: the shard at offset {end} was folded from another log");
         assert_fails(&place.until_end(&day), &[&shard, words]);
