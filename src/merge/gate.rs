@@ -28,6 +28,18 @@ impl Gate {
                 .all(|partition| held.contains_key(partition))
     }
 
+    /// The part of the gate that lies in the partitions that are held.
+    pub fn within(&self, held: &BTreeMap<Partition, Offset>) -> Gate {
+        let mut offsets = self.offsets.clone();
+        offsets.retain(|partition, _| held.contains_key(partition));
+        Gate { offsets }
+    }
+
+    /// How many partitions it is in.
+    pub fn partitions(&self) -> usize {
+        self.offsets.len()
+    }
+
     /// How many offsets are left to read before the gate is reached.
     pub fn records_left(&self, held: &BTreeMap<Partition, Offset>) -> u64 {
         let left = |(partition, wanted): (&Partition, &Offset)| {

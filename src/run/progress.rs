@@ -87,9 +87,10 @@ impl Progress {
                 tracing::warn!("nothing is published: {why_not}");
                 self.said_why_not = Some((why_not, Instant::now()));
             }
-            return;
-        }
-        if self.said_why_not.take().is_some() {
+            if !moved {
+                return;
+            }
+        } else if self.said_why_not.take().is_some() {
             tracing::info!("publishing goes on");
         }
         if let Some(left) = left(&held, gate, end, per_second) {
@@ -100,13 +101,15 @@ impl Progress {
     }
 }
 
-/// How far it is to where the log ended at the start, if it is not reached.
+/// How far it is to where the log ended at the start, if it is not reached. How much
+/// is left of what is still being restored is not known.
 fn left(
     held: &BTreeMap<Partition, Offset>,
     gate: &Gate,
     end: &Gate,
     per_second: f64,
 ) -> Option<String> {
+    let (all, gate, end) = (end.partitions(), gate.within(held), end.within(held));
     let to_gate = gate.records_left(held);
     let to_end = end.records_left(held).max(to_gate);
     if to_end == 0 {
@@ -126,8 +129,12 @@ fn left(
         ),
     };
     let to_end = group_thousands(to_end.into());
+    let of_some = match end.partitions() {
+        some if some < all => format!(" in {some} of {all} partitions"),
+        _ => String::new(),
+    };
     Some(format!(
-        "{to_end} offsets left to where the log ended at the start{to_go}{publishing}"
+        "{to_end} offsets left{of_some} to where the log ended at the start{to_go}{publishing}"
     ))
 }
 
@@ -140,9 +147,11 @@ mod tests {
         let at = |first, second| BTreeMap::from([(0, Offset(first)), (1, Offset(second))]);
         let (gate, end) = (Gate::at(at(1_000, 500)), Gate::at(at(3_000, 2_000)));
         let said = |held: &BTreeMap<_, _>, per_second| left(held, &gate, &end, per_second);
-        let nothing = "5,000 offsets left to where the log ended at the start; publishing goes on \
-                       after 1,500, where published totals end";
-        assert_eq!(said(&BTreeMap::new(), 0.0).as_deref(), Some(nothing));
+        assert_eq!(said(&BTreeMap::new(), 0.0), None);
+        let one = "3,000 offsets left in 1 of 2 partitions to where the log ended at the start; \
+                   publishing goes on after 1,000, where published totals end";
+        let held = BTreeMap::from([(0, Offset(0))]);
+        assert_eq!(said(&held, 0.0).as_deref(), Some(one));
         let some = "4,000 offsets left to where the log ended at the start, 2,000/s, 2 s to go; \
                     publishing goes on after 500, where published totals end";
         assert_eq!(said(&at(1_000, 0), 2_000.0).as_deref(), Some(some));
