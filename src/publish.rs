@@ -86,8 +86,9 @@ pub enum Report {
         partition: Partition,
         /// Where the newest cut lies in it.
         published: Offset,
-        /// Where the log ends; `None` if the topic has no such partition.
-        end: Option<Offset>,
+        /// The first offset that is still there, and the next one that will be
+        /// written; `None` if the topic has no such partition.
+        ends: Option<(Offset, Offset)>,
     },
     /// Other totals than ours must stay; why, and what to do.
     Refused(String),
@@ -192,11 +193,19 @@ impl Publisher {
         for (&partition, &published) in &gate {
             let end = ends.get(&partition).copied();
             if end.is_none_or(|end| published > end) {
+                let topic = self.topics.donations.clone();
+                let ends = match end {
+                    Some(end) => {
+                        let start = self.cuts.log_start(&topic, partition, &self.shutdown)?;
+                        Some((start, end))
+                    }
+                    None => None,
+                };
                 return Some(Report::BeyondLog {
-                    topic: self.topics.donations.clone(),
+                    topic,
                     partition,
                     published,
-                    end,
+                    ends,
                 });
             }
         }

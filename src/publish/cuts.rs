@@ -206,6 +206,21 @@ impl Cuts {
         })
     }
 
+    /// Where a partition of the donations begins. `None` if the end comes first.
+    pub fn log_start(
+        &mut self,
+        donations: &str,
+        partition: Partition,
+        shutdown: &Shutdown,
+    ) -> Option<Offset> {
+        self.ask(shutdown, |cuts| {
+            let ends = cuts
+                .reader
+                .fetch_watermarks(donations, partition, ANSWER_WITHIN);
+            ends.map(|(start, _)| Offset(start))
+        })
+    }
+
     /// Why what we know of `cuts` is not all that is in it, if so: since the last
     /// look somebody other than `own` wrote to it, or it is another one.
     pub fn intrusion(&mut self, own: &str) -> Option<String> {

@@ -88,7 +88,7 @@ pub enum MergerError {
         "{topic}/{partition}: totals up to offset {published} have been published, \
          but {}. The topic was made anew, or its last records were lost. Nothing is published, \
          since totals would step back. {IF_MADE_ANEW}",
-        ends_at(*end)
+        goes(*ends)
     )]
     BeyondLog {
         /// The donations topic.
@@ -97,8 +97,9 @@ pub enum MergerError {
         partition: Partition,
         /// Where the newest cut lies in it.
         published: Offset,
-        /// Where the log ends; `None` if the topic has no such partition.
-        end: Option<Offset>,
+        /// The first offset that is still there, and the next one that will be
+        /// written; `None` if the topic has no such partition.
+        ends: Option<(Offset, Offset)>,
     },
     /// Totals of others are in the way.
     #[error("nothing is published: {0}")]
@@ -117,10 +118,11 @@ pub enum MergerError {
     NotAcknowledged,
 }
 
-fn ends_at(end: Option<Offset>) -> String {
-    end.map_or("the topic has no such partition".to_owned(), |end| {
-        format!("the log ends at {end}")
-    })
+fn goes(ends: Option<(Offset, Offset)>) -> String {
+    ends.map_or(
+        "the topic has no such partition".to_owned(),
+        |(start, end)| format!("the log goes from {start} to {end}"),
+    )
 }
 
 /// How long one wait for a flush takes at most, so that reports are seen.
@@ -228,13 +230,13 @@ impl Merger {
                     topic,
                     partition,
                     published,
-                    end,
+                    ends,
                 } => {
                     self.error = Some(MergerError::BeyondLog {
                         topic,
                         partition,
                         published,
-                        end,
+                        ends,
                     });
                     self.ends.shutdown.begin();
                 }
