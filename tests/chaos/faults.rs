@@ -1,5 +1,5 @@
-//! What is broken, one kind at a time: each fault begins at a random moment, has
-//! an end, and leaves it to the others to get over it.
+//! What is broken: each fault begins at a random moment, has an end, and leaves it to
+//! the others to get over it.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const FULL_BYTES: u64 = 512;
 /// How often the middle of a cut is tried for.
 const TRIES: u32 = 20;
 /// How long a checkpoint may be waited for.
-const CHECKPOINT: Duration = Duration::from_secs(30);
+const CHECKPOINT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -176,7 +176,12 @@ impl Fault {
                 store_link(world, link);
             }
             StoreSlow => {
-                let by = Duration::from_millis(world.random.random_range(100..400));
+                // So that it is slow, or too slow for what is given up or ends.
+                let ms = match world.random.random_bool(0.5) {
+                    true => 100..400,
+                    false => 1_000..4_000,
+                };
+                let by = Duration::from_millis(world.random.random_range(ms));
                 store_link(world, Link::Slow(by));
             }
             FlipByte => damage(world, Damage::Flip),

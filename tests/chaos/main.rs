@@ -48,6 +48,8 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rand::Rng;
+
 use faults::Fault;
 use report::Report;
 use store::Checkpoints;
@@ -55,6 +57,9 @@ use world::World;
 
 /// How often every kind of fault comes in the short form.
 const ROUNDS: usize = 2;
+/// How often a fault is followed by the next one before all is well again: so
+/// processes and brokers die while others take over, restore and compare.
+const NEXT_AT_ONCE: f64 = 0.25;
 
 /// Says how to repeat what failed.
 struct Repeat(u64);
@@ -104,13 +109,22 @@ fn chaos(checkpoints: Checkpoints) {
     let mut rounds = 0;
     while length.map_or(rounds < ROUNDS, |length| report.elapsed() < length) {
         rounds += 1;
+        let mut struck = Vec::new();
         for fault in Fault::round(&mut world, &only) {
+            world.follows = !struck.is_empty();
             fault.strike(&mut world);
-            let outage = world.settle();
-            report.add(fault, outage, &world);
+            struck.push(fault);
+            if !world.random.random_bool(NEXT_AT_ONCE) {
+                let outage = world.settle();
+                report.add(&std::mem::take(&mut struck), outage, &world);
+            }
             if length.is_some_and(|length| report.elapsed() >= length) {
                 break;
             }
+        }
+        if !struck.is_empty() {
+            let outage = world.settle();
+            report.add(&struck, outage, &world);
         }
     }
     let wrote_for = report.elapsed();

@@ -1,6 +1,6 @@
 //! What is printed: a line a fault, and a summary.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::faults::Fault;
@@ -8,7 +8,12 @@ use crate::world::{Outage, World};
 
 pub struct Report {
     begun: Instant,
+    /// Of faults that came alone.
     outages: BTreeMap<Fault, Vec<Outage>>,
+    /// How many of a kind came with others.
+    with_others: BTreeMap<Fault, usize>,
+    /// Of several, each of which came before the one before it was over.
+    together: Vec<Outage>,
 }
 
 impl Report {
@@ -16,6 +21,8 @@ impl Report {
         Report {
             begun: Instant::now(),
             outages: BTreeMap::new(),
+            with_others: BTreeMap::new(),
+            together: Vec::new(),
         }
     }
 
@@ -25,12 +32,21 @@ impl Report {
     }
 
     pub fn faults(&self) -> usize {
-        self.outages.values().map(Vec::len).sum()
+        let alone: usize = self.outages.values().map(Vec::len).sum();
+        alone + self.with_others.values().sum::<usize>()
     }
 
-    /// A fault is over.
-    pub fn add(&mut self, fault: Fault, outage: Outage, world: &World) {
-        self.outages.entry(fault).or_default().push(outage);
+    /// A fault is over, or several at once.
+    pub fn add(&mut self, faults: &[Fault], outage: Outage, world: &World) {
+        if let &[fault] = faults {
+            self.outages.entry(fault).or_default().push(outage);
+        } else {
+            for &fault in faults {
+                *self.with_others.entry(fault).or_default() += 1;
+            }
+            self.together.push(outage);
+        }
+        let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
         let records: i64 = world.log.ends().iter().sum();
         let seen = world.seen();
         eprintln!(
@@ -38,7 +54,7 @@ impl Report {
              {} cuts, {} recomputed",
             self.begun.elapsed().as_secs_f32(),
             outage.from.strftime("%T"),
-            fault.name(),
+            names.join(" + "),
             outage.fresh.as_secs_f32(),
             outage.gap.as_secs_f32(),
             seen.reader.figures.complete,
@@ -46,29 +62,43 @@ impl Report {
         );
     }
 
-    /// Median and worst of each kind.
+    /// Median and worst of each kind that came alone, and of those that came together.
     pub fn print_faults(&self) {
-        eprintln!("\n                                        first fresh cut    longest gap");
-        eprintln!("fault                            count  median   worst   median   worst");
-        for (fault, outages) in &self.outages {
-            let fresh = median_and_worst(outages.iter().map(|outage| outage.fresh));
-            let gap = median_and_worst(outages.iter().map(|outage| outage.gap));
-            eprintln!(
-                "{:32} {:5} {:5.1} s {:5.1} s  {:5.1} s {:5.1} s",
-                fault.name(),
-                outages.len(),
-                fresh.0,
-                fresh.1,
-                gap.0,
-                gap.1
-            );
+        eprintln!(
+            "\n                                                first fresh cut    longest gap"
+        );
+        eprintln!(
+            "fault                            alone  others  median   worst   median   worst"
+        );
+        let kinds = self.outages.keys().chain(self.with_others.keys());
+        let kinds: BTreeSet<_> = kinds.copied().collect();
+        for fault in kinds {
+            let outages = self.outages.get(&fault).map_or(&[][..], Vec::as_slice);
+            let with_others = self.with_others.get(&fault).copied().unwrap_or_default();
+            print_row(fault.name(), outages, with_others);
         }
+        print_row("one upon another", &self.together, 0);
     }
 }
 
-/// In seconds; of an even number the upper one of the two in the middle.
-fn median_and_worst(times: impl Iterator<Item = Duration>) -> (f32, f32) {
+fn print_row(name: &str, outages: &[Outage], with_others: usize) {
+    let times = match median_and_worst(outages.iter().map(|outage| outage.fresh)) {
+        None => String::new(),
+        Some(fresh) => {
+            let gap = median_and_worst(outages.iter().map(|outage| outage.gap)).unwrap_or(fresh);
+            format!(
+                "{:5.1} s {:5.1} s  {:5.1} s {:5.1} s",
+                fresh.0, fresh.1, gap.0, gap.1
+            )
+        }
+    };
+    eprintln!("{name:32} {:6} {with_others:7} {times}", outages.len());
+}
+
+/// In seconds; of an even number the upper one of the two in the middle; `None` of
+/// nothing.
+fn median_and_worst(times: impl Iterator<Item = Duration>) -> Option<(f32, f32)> {
     let mut times: Vec<_> = times.map(|time| time.as_secs_f32()).collect();
     times.sort_by(f32::total_cmp);
-    (times[times.len() / 2], times[times.len() - 1])
+    Some((*times.get(times.len() / 2)?, *times.last()?))
 }

@@ -34,9 +34,11 @@ pub struct World {
     pub producer: Option<Producer>,
     observer: Option<Observer>,
     mark: Mark,
+    /// Whether the fault follows on others that are not over.
+    pub follows: bool,
 }
 
-/// The moment of a fault.
+/// The moment of a fault, or of the first of several.
 struct Mark {
     at: Instant,
     /// The same, as logs say it.
@@ -101,6 +103,7 @@ impl World {
             producer: Some(producer),
             observer: Some(observer),
             mark: Mark::new(vec![0; PARTITIONS]),
+            follows: false,
         };
         world.settle();
         world
@@ -201,9 +204,11 @@ impl World {
             .is_some_and(|(_, open)| open)
     }
 
-    /// The fault begins now.
+    /// The fault begins now, unless it follows on others: all began with the first.
     pub fn mark(&mut self) {
-        self.mark = Mark::new(self.log.sent());
+        if !self.follows {
+            self.mark = Mark::new(self.log.sent());
+        }
     }
 
     /// Waits until all is as before the fault: what was sent until now is in a
