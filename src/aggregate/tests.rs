@@ -80,6 +80,11 @@ fn start(cluster: &MockCluster<'_, DefaultProducerContext>, until: Offset) -> At
 fn an_end_that_was_lost_ends_the_run() {
     let cluster = log_of(2);
     let at_work = start(&cluster, Offset(5));
+    let began = Instant::now();
+    while !at_work.worker.is_finished() {
+        assert!(began.elapsed() < DEADLINE, "it waits for what is not there");
+        let _ = at_work.flushes.recv_timeout(IDLE);
+    }
     let error = at_work.worker.join().unwrap().unwrap_err().to_string();
     assert!(error.contains("is to end at 5"), "{error}");
     assert!(error.contains("goes from 0 to 2"), "{error}");

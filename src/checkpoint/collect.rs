@@ -311,9 +311,9 @@ mod tests {
     async fn what_a_look_takes_is_not_of_the_hour() {
         let mut watched = Watched::new().await;
         watched.look_during(0..10).await;
-        watched.look_during(15..20).await; // 5 minutes.
-        watched.look_at(30).await; // 10.
-        assert_eq!(watched.gone_at(30).await, 75);
+        watched.look_during(15..25).await; // 5 minutes.
+        watched.look_at(30).await; // 5.
+        assert_eq!(watched.gone_at(30).await, 90);
     }
 
     #[tokio::test]
