@@ -101,6 +101,8 @@ pub struct Worker {
     silence: Silence,
     /// Whether the log did not have what the reader asked for.
     has_missed: bool,
+    /// Which partitions are still to be asked for since.
+    missed: Vec<Partition>,
     /// When the ends of the log were asked for last.
     asked_at: Option<Instant>,
     /// Of which partition.
@@ -172,6 +174,7 @@ impl Worker {
             damaged: None,
             silence: Silence::default(),
             has_missed: false,
+            missed: Vec::new(),
             asked_at: None,
             asked_for: -1,
             told: Seldom::default(),

@@ -11,9 +11,10 @@ use crate::offset::{Offset, Partition};
 
 /// How long the reader may bring nothing before the ends of the log are asked for.
 const ASK_AFTER: Duration = Duration::from_secs(1);
-/// How long one question for them may take; the fold waits for it. So short that the worker
-/// is not taken for one that was away.
+/// How long one question for them may take, and how long one may be followed by another;
+/// the fold waits for them. So short that the worker is not taken for one that was away.
 const WAIT_FOR_ENDS: Duration = Duration::from_millis(500);
+const GO_ON_ASKING: Duration = Duration::from_millis(250);
 /// How long a log may seem too short. A leader that was just elected may not know
 /// for a moment how far the log goes.
 const SHORT_FOR: Duration = Duration::from_secs(10);
@@ -54,35 +55,49 @@ impl Worker {
     /// what is not there, or waits for a record that does not come.
     pub(super) fn look_at_log(&mut self) -> Result<(), WorkerError> {
         self.doubt_idle();
-        if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
-            return Ok(());
+        if self.missed.is_empty() {
+            if self.asked_at.is_some_and(|at| at.elapsed() < ASK_AFTER) {
+                return Ok(());
+            }
+            if !std::mem::take(&mut self.has_missed) {
+                return self.ask_for_what_waits();
+            }
+            self.missed = self.owned.keys().copied().collect(); // Which, nobody says.
         }
-        let has_missed = std::mem::take(&mut self.has_missed);
-        let partitions: Vec<_> = match has_missed {
-            true => self.owned.keys().copied().collect(), // Which, nobody says.
-            false => self.next_to_ask_for().into_iter().collect(),
-        };
-        let (mut left, mut answers) = (Vec::new(), true);
-        for partition in partitions {
-            // The fold waits for the answers; without one, all are read anew, and
-            // whichever is missed again is asked for again.
-            match answers.then(|| self.compare_with_log(partition)) {
-                Some(Ok(Found::Expired)) => self.point_reader(&[partition]),
+        self.ask_for_missed()
+    }
+
+    fn ask_for_what_waits(&mut self) -> Result<(), WorkerError> {
+        if let Some(partition) = self.next_to_ask_for() {
+            match self.compare_with_log(partition)? {
+                Found::Expired => self.point_reader(&[partition]),
+                Found::Doubtful => self.read_anew(&[partition]),
+                Found::Fits | Found::NoAnswer => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for as many as there is time for; for the others in the next turn.
+    fn ask_for_missed(&mut self) -> Result<(), WorkerError> {
+        self.missed
+            .retain(|partition| self.owned.contains_key(partition));
+        let began = Instant::now();
+        while began.elapsed() < GO_ON_ASKING
+            && let Some(partition) = self.missed.pop()
+        {
+            match self.compare_with_log(partition)? {
+                Found::Expired => self.point_reader(&[partition]),
                 // There is no record to be read anew.
-                Some(Ok(Found::Fits)) if has_missed && self.is_expired(partition) => {
-                    self.point_reader(&[partition]);
-                }
-                Some(Ok(Found::Doubtful)) => self.read_anew(&[partition]),
-                Some(Err(error)) => return Err(error),
-                found => {
-                    answers = matches!(found, Some(Ok(Found::Fits)));
+                Found::Fits if self.is_expired(partition) => self.point_reader(&[partition]),
+                Found::Fits | Found::Doubtful => self.read_anew(&[partition]),
+                // Whichever is missed again is asked for again.
+                Found::NoAnswer => {
+                    let mut left = std::mem::take(&mut self.missed);
                     left.push(partition);
+                    self.read_anew(&left);
                 }
             }
-            self.asked_at = Some(Instant::now());
-        }
-        if has_missed {
-            self.read_anew(&left);
         }
         Ok(())
     }
@@ -136,6 +151,7 @@ impl Worker {
     /// give any more ends the process.
     fn compare_with_log(&mut self, partition: Partition) -> Result<Found, WorkerError> {
         let ends = self.reader.ends(partition, WAIT_FOR_ENDS);
+        self.asked_at = Some(Instant::now());
         let Some(owned) = self.owned.get_mut(&partition) else {
             return Ok(Found::NoAnswer);
         };
@@ -194,7 +210,8 @@ impl Worker {
         // A new log begins at 0, so this is the old one, and all that has expired of it
         // is in the shard.
         tracing::info!(
-            "{}/{partition}: the log begins where the shard ends, at {start}",
+            "{}/{partition}: the log begins at {start} now; all that has expired of it is in the \
+             shard, which is at {offset}",
             self.topic
         );
         owned.footing.has_expired();

@@ -10,6 +10,7 @@ use super::{PARTITIONS, assert_says, kept};
 use crate::day::{DEADLINE, Day};
 use crate::kafka::Kafka;
 use crate::place::Place;
+use crate::process::Running;
 use crate::trouble::{AT, assert_fails, donation};
 
 /// So that nothing but checkpoints knows of the log as it was.
@@ -178,12 +179,43 @@ fn a_head_that_expired_up_to_the_checkpoint_is_not_missed() {
     );
 
     let run = place.counts_all(&day);
-    let line = format!("{topic}/3: the log begins where the shard ends, at {end}");
+    let line = format!("{topic}/3: the log begins at {end} now");
     assert!(run.stderr.contains(&line), "{line:?} is not in {run}");
     kafka.produce(&topic, [(3, "k", donation("one-more", AT))]);
     place.until_end(&day).succeeded();
     assert_eq!(day.cuts(kafka).pop().expect("cuts")["events"], 10_001);
     day.assert_nothing_fell(kafka);
+}
+
+/// Brokers are asked where the log of each begins; with so many partitions that takes
+/// longer than a worker may be away.
+#[test]
+fn many_partitions_of_which_all_has_expired_are_read_on() {
+    const MANY: i32 = 64;
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "all-expired");
+    let topic = day.topic("donations");
+    kafka.create_topic(&topic, MANY, &[]);
+    let one_each = |name: &'static str| {
+        (0..MANY).map(move |it| (it, format!("k{it}"), donation(&format!("{name}-{it}"), AT)))
+    };
+    kafka.produce(&topic, one_each("a"));
+    let mut run = Running::start(day.command("run").args(["--workers", "1"]));
+    run.wait_until(DEADLINE, "all is counted", |_| day.has_counted(kafka, 64));
+    (0..MANY).for_each(|partition| kafka.expire(&topic, partition, 1));
+    for partition in 0..MANY {
+        let line = format!("{topic}/{partition}: the log begins at 1 now");
+        run.wait_for_output(DEADLINE, &line);
+    }
+    // One at a time: a reader that is never idle would answer at once.
+    for (counted, one) in (65..).zip(one_each("b").skip(7).step_by(19)) {
+        kafka.produce(&topic, [one]);
+        run.wait_until(DEADLINE, "the next one is counted", |_| {
+            day.has_counted(kafka, counted)
+        });
+    }
+    run.signal(Signal::TERM);
+    run.wait(DEADLINE).succeeded();
 }
 
 #[test]
