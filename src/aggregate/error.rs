@@ -70,16 +70,22 @@ pub enum WorkerError {
     },
     /// The log has something, and brings nothing.
     #[error(
-        "{topic}/{partition}: the log goes to {end}, but has brought nothing from {from} on for \
-         {seconds} s. If the topic was made anew, this process cannot see it. Start it again"
+        "{topic}/{partition}: the log goes from {start} to {end}, but has brought nothing from \
+         {from} on for {seconds} s, to compare the shard at offset {offset} with. If the topic was \
+         made anew, this process cannot see it: start it again. If that does not help, see to the \
+         brokers that hold the partition"
     )]
     Silent {
         /// The donations topic.
         topic: String,
         /// The partition at fault.
         partition: Partition,
-        /// Where it is read from.
+        /// What the shard, or the checkpoint that it comes from, is exact at.
+        offset: Offset,
+        /// Where the log is read from.
         from: Offset,
+        /// The first offset that is still there.
+        start: Offset,
         /// The next offset that will be written.
         end: Offset,
         /// For how long.

@@ -185,7 +185,9 @@ impl Worker {
             return Err(WorkerError::Silent {
                 topic: self.topic.clone(),
                 partition,
+                offset,
                 from,
+                start,
                 end,
                 seconds: waited.as_secs(),
             });
