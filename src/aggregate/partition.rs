@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::checkpoints::Taking;
+use super::silence::LONG;
 use crate::checkpoint::{Footing, Keeper, RecordId};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
@@ -19,15 +20,14 @@ pub(super) struct Owned {
     /// [`Silence`](super::silence::Silence).
     pub waiting_since: Duration,
     pub heard_at: Duration,
-    /// Whether the reader has been at the end of the log since it was pointed at it; and
-    /// whether nobody has looked yet how far that is.
-    pub was_at_end: bool,
+    /// After how long without a record the log is compared unasked.
+    pub doubt_after: Duration,
+    /// Whether the reader is at the end of the log, and nobody has looked yet how far that
+    /// is.
     pub at_end: bool,
-    /// Up to where no record was seen behind those that were folded. It counts once the log
-    /// is verified: what was seen before that was seen in the same log.
-    pub seen_to: Option<Offset>,
-    /// A record that was not folded since the log had to be verified before. If it comes
-    /// again after that, it is of the same log.
+    /// What did not count since the log had to be compared before: the end, or a record. If
+    /// it comes again after that, it is of the same log.
+    pub doubtful_end: bool,
     pub doubtful: Option<RecordId>,
     /// Whether merge has had all of the shard.
     pub announced: bool,
@@ -54,9 +54,9 @@ impl Owned {
             footing,
             waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
-            was_at_end: false,
+            doubt_after: LONG,
             at_end: false,
-            seen_to: None,
+            doubtful_end: false,
             doubtful: None,
             announced: false,
             keeper,
@@ -79,7 +79,7 @@ impl Owned {
             self.waiting_since = clock::since_boot();
         }
         self.footing.doubt();
-        (self.was_at_end, self.at_end) = (false, false);
+        self.at_end = false;
     }
 
     /// Whether there is something new to keep, and a keeper that is free.

@@ -6,6 +6,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 
 use super::partition::Owned;
+use super::silence::LONG;
 use super::{IDLE, Worker, WorkerError, end_of, is_read};
 use crate::checkpoint::RecordId;
 use crate::offset::{Offset, Partition};
@@ -101,24 +102,14 @@ impl Worker {
     /// it is.
     fn reached_end(&mut self, partition: Partition) {
         if let Some(owned) = self.owned.get_mut(&partition) {
-            (owned.was_at_end, owned.at_end) = (true, true);
+            owned.at_end = true;
+            owned.doubt_after = LONG;
         }
     }
 
     /// Skips what is no record at the end of the log: the markers of transactions, and
     /// what was aborted. The reader does not hand it out, but goes on behind it.
     pub(super) fn skip_what_is_no_record(&mut self) {
-        self.look_how_far_it_is_read();
-        let verified = self.owned.iter_mut();
-        for (&partition, owned) in verified.filter(|it| it.1.footing.is_verified()) {
-            if let Some(seen_to) = owned.seen_to.take() {
-                let end = end_of(&self.until, partition).unwrap_or(seen_to);
-                owned.shard.skip_to(seen_to.min(end));
-            }
-        }
-    }
-
-    fn look_how_far_it_is_read(&mut self) {
         let at_end = |owned: &Owned| owned.at_end && owned.footing.is_verified();
         if !self.owned.values().any(at_end) {
             return;
@@ -133,13 +124,19 @@ impl Worker {
         let mut doubtful = Vec::new();
         for (&partition, owned) in self.owned.iter_mut().filter(|it| at_end(it.1)) {
             owned.at_end = false;
+            let comes_again = std::mem::take(&mut owned.doubtful_end);
             let offset = owned.shard.offset();
             let position = positions.get(&partition).filter(|it| **it > offset);
-            if position.is_some() && !is_read(&self.until, partition, offset) {
-                owned.seen_to = position.copied();
-                if self.silence.came_after(owned.heard_at) {
-                    doubtful.push(partition);
-                }
+            let Some(&position) = position.filter(|_| !is_read(&self.until, partition, offset))
+            else {
+                continue;
+            };
+            if self.silence.came_after(owned.heard_at) && !comes_again {
+                owned.doubtful_end = true;
+                doubtful.push(partition);
+            } else {
+                let end = end_of(&self.until, partition).unwrap_or(position);
+                owned.shard.skip_to(position.min(end));
             }
         }
         self.read_anew(&doubtful);
@@ -184,7 +181,7 @@ impl Worker {
             }
             owned.heard_at = self.silence.last_look();
         }
-        owned.doubtful = None;
+        (owned.doubtful_end, owned.doubtful, owned.doubt_after) = (false, None, LONG);
         if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
             let letter = DeadLetter {
                 topic: &self.topic,

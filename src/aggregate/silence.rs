@@ -13,7 +13,7 @@ use crate::kafka::clock;
 const SILENT: Duration = Duration::from_secs(1);
 /// After how long a log is compared also if nothing comes: it may be another one that
 /// librdkafka does not see.
-const LONG: Duration = Duration::from_secs(10);
+pub(super) const LONG: Duration = Duration::from_secs(10);
 
 /// When a worker looked into its reader. Times are counted since the machine's start,
 /// and go on while it sleeps.

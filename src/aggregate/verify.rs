@@ -113,17 +113,16 @@ impl Worker {
         if self.until.is_some() {
             return; // What is read to its end has to bring nothing.
         }
-        let silence = &self.silence;
-        let is_idle = |owned: &Owned| {
+        let mut idle = Vec::new();
+        for (&partition, owned) in &mut self.owned {
             let can_be_read = owned.footing.is_verified() && !owned.footing.is_expired();
-            // Before the end, it may be at work on much that was aborted.
-            can_be_read && owned.was_at_end && silence.is_long(owned.heard_at)
-        };
-        let idle = self.owned.iter().filter(|it| is_idle(it.1));
-        let idle: Vec<_> = idle.map(|(&partition, _)| partition).collect();
-        if !idle.is_empty() {
-            self.read_anew(&idle);
+            if can_be_read && self.silence.since(owned.heard_at) >= owned.doubt_after {
+                // It may be at work on much that was aborted.
+                owned.doubt_after *= 2;
+                idle.push(partition);
+            }
         }
+        self.read_anew(&idle);
     }
 
     /// A log that has become shorter brings no record at all, or not up to where the run
