@@ -314,13 +314,14 @@ fn all_links(world: &mut World, link: Link) {
     world.cluster.set_links(Link::Open, "");
 }
 
-/// Half of the time somebody has to restore by that link, too.
+/// Half of the time somebody has to restore by that link, too; not if nobody may be at work
+/// who could be killed, since nobody gets to work by a link that is broken.
 fn store_link(world: &mut World, link: Link) {
     world.moment();
     world.mark();
     world.processes.checkpoints.set_link(link);
     world.hold_between(2_000..5_000);
-    if world.random.random_bool(0.5) {
+    if !world.follows && world.random.random_bool(0.5) {
         kill_active(world);
         world.hold(SESSION);
     }
