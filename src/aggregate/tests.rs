@@ -93,8 +93,17 @@ fn an_end_that_was_lost_ends_the_run() {
 /// The second record comes after a silence, also when it comes again.
 #[test]
 fn a_log_that_is_slow_is_read_to_its_end() {
+    is_read_to_its_end(Duration::from_millis(1_200));
+}
+
+/// No question for its ends is answered in time, and none may stop what is on its way.
+#[test]
+fn a_log_that_is_so_slow_that_it_is_asked_for_is_read_to_its_end() {
+    is_read_to_its_end(Duration::from_secs(3));
+}
+
+fn is_read_to_its_end(slow: Duration) {
     let cluster = log_of(2);
-    let slow = Duration::from_millis(1_200);
     cluster.broker_round_trip_time(1, slow).unwrap();
     let at_work = start(&cluster, Offset(2));
     let began = Instant::now();

@@ -7,6 +7,7 @@
 //! two times that a partition is taken away it is added, and librdkafka's main
 //! thread, which takes what it is told in turn, has heard of the first stop by then.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,11 @@ pub struct Reader {
     consumer: Arc<BaseConsumer<Context>>,
     topic: String,
     reading: BTreeSet<Partition>,
+    settings: ClientConfig,
+    /// A client of its own for questions, once there is one. On the reader's connections a
+    /// question waits behind the fetch that is under way, and one that is not answered in
+    /// time closes the connection, and takes the fetch with it.
+    asker: OnceCell<BaseConsumer<Context>>,
 }
 
 impl Reader {
@@ -38,6 +44,8 @@ impl Reader {
             consumer: Arc::new(settings.create_with_context(Context { health })?),
             topic: topic.to_owned(),
             reading: BTreeSet::new(),
+            settings: settings.clone(),
+            asker: OnceCell::new(),
         })
     }
 
@@ -94,10 +102,22 @@ impl Reader {
         partition: Partition,
         patience: Duration,
     ) -> Result<(Offset, Offset), KafkaError> {
-        let ends = self
-            .consumer
-            .fetch_watermarks(&self.topic, partition, patience)?;
+        let asker = self.asker()?;
+        // It reads nothing; what it has to say of its connections is taken in.
+        while asker.poll(Duration::ZERO).is_some() {}
+        let ends = asker.fetch_watermarks(&self.topic, partition, patience)?;
         Ok((Offset(ends.0), Offset(ends.1)))
+    }
+
+    fn asker(&self) -> Result<&BaseConsumer<Context>, KafkaError> {
+        if self.asker.get().is_none() {
+            let mut settings = self.settings.clone();
+            settings.set("client.rack", ""); // Leaders alone know how far the log goes.
+            let health = self.consumer.context().health.clone();
+            let asker = settings.create_with_context(Context { health })?;
+            let _ = self.asker.set(asker);
+        }
+        Ok(self.asker.get().expect("it was made just now"))
     }
 }
 
