@@ -283,9 +283,7 @@ impl Worker {
     /// The worker was away: what was waited for did not come for lack of a look, and any
     /// log may be another one.
     fn come_back(&mut self) {
-        let now = clock::since_boot();
-        let all = self.owned.values_mut();
-        all.for_each(|owned| owned.waiting_since = now);
+        self.owned.values_mut().for_each(Owned::waits_from_now);
         self.read_all_anew();
     }
 

@@ -20,6 +20,9 @@ pub(super) struct Owned {
     /// [`Silence`](super::silence::Silence).
     pub waiting_since: Duration,
     pub heard_at: Duration,
+    /// Since when brokers have said of the log, each time that they were asked, what ends the
+    /// process if they go on saying it.
+    pub suspect_since: Option<Duration>,
     /// After how long without a record the log is compared unasked.
     pub doubt_after: Duration,
     /// Whether the reader is at the end of the log, and nobody has looked yet how far that
@@ -54,6 +57,7 @@ impl Owned {
             footing,
             waiting_since: clock::since_boot(),
             heard_at: Duration::ZERO,
+            suspect_since: None,
             doubt_after: LONG,
             at_end: false,
             doubtful_end: false,
@@ -76,10 +80,16 @@ impl Owned {
     /// Its reader is pointed at the log anew. What has been waiting goes on waiting.
     pub fn doubt(&mut self) {
         if self.footing.is_verified() {
-            self.waiting_since = clock::since_boot();
+            self.waits_from_now();
         }
         self.footing.doubt();
         self.at_end = false;
+    }
+
+    /// What it has been waiting for could not come until now.
+    pub fn waits_from_now(&mut self) {
+        self.waiting_since = clock::since_boot();
+        self.suspect_since = None;
     }
 
     /// Whether there is something new to keep, and a keeper that is free.

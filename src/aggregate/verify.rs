@@ -15,14 +15,15 @@ const ASK_AFTER: Duration = Duration::from_secs(1);
 /// the fold waits for them. So short that the worker is not taken for one that was away.
 const WAIT_FOR_ENDS: Duration = Duration::from_millis(500);
 const GO_ON_ASKING: Duration = Duration::from_millis(250);
-/// How long a log may seem too short. A leader that was just elected may not know
-/// for a moment how far the log goes.
-const SHORT_FOR: Duration = Duration::from_secs(10);
-
 /// How long a log may bring nothing that it says it has. librdkafka does not see a topic
 /// that was made anew if it had more elections than the new one: it takes what brokers
 /// say of that for outdated.
-const SILENT_FOR: Duration = Duration::from_secs(30);
+const SILENT_FOR: Duration = Duration::from_secs(20);
+
+/// How long it must be so that a log is silent, or too short. A leader that was just elected
+/// may not know for a moment how far the log goes; and brokers that answer again after a while
+/// have not brought yet what they say.
+const SURE_AFTER: Duration = Duration::from_secs(10);
 
 /// How a log and a shard compare.
 enum Found {
@@ -90,13 +91,8 @@ impl Worker {
                 Found::Expired => self.point_reader(&[partition]),
                 // There is no record to be read anew.
                 Found::Fits if self.is_expired(partition) => self.point_reader(&[partition]),
-                Found::Fits | Found::Doubtful => self.read_anew(&[partition]),
-                // Whichever is missed again is asked for again.
-                Found::NoAnswer => {
-                    let mut left = std::mem::take(&mut self.missed);
-                    left.push(partition);
-                    self.read_anew(&left);
-                }
+                // If it is missed again, it is asked for again.
+                _ => self.read_anew(&[partition]),
             }
         }
         Ok(())
@@ -155,7 +151,7 @@ impl Worker {
             return Ok(Found::NoAnswer);
         };
         let Ok((start, end)) = ends else {
-            owned.waiting_since = clock::since_boot(); // For the brokers, until now.
+            owned.waits_from_now(); // For the brokers, until now.
             return Ok(Found::NoAnswer);
         };
         let is_idle = self.silence.is_long(owned.heard_at);
@@ -169,8 +165,14 @@ impl Worker {
         let waited = self.silence.since(owned.waiting_since);
         let offset = owned.shard.offset();
         let is_verified = owned.footing.is_verified();
-        let has_waited = !is_verified && waited >= SHORT_FOR;
-        if offset < start || (offset > end && has_waited) {
+        let from = owned.read_from();
+        let is_silent = !is_verified && from >= start && from < end && waited >= SILENT_FOR;
+        let is_short = !is_verified && offset > end;
+        let is_suspect = is_silent || is_short;
+        let since = is_suspect.then(|| owned.suspect_since.unwrap_or_else(clock::since_boot));
+        owned.suspect_since = since;
+        let is_sure = since.is_some_and(|since| self.silence.since(since) >= SURE_AFTER);
+        if offset < start || (is_short && is_sure) {
             return Err(WorkerError::LogChanged {
                 topic: self.topic.clone(),
                 partition,
@@ -179,8 +181,7 @@ impl Worker {
                 end,
             });
         }
-        let from = owned.read_from();
-        if !is_verified && from >= start && from < end && waited >= SILENT_FOR {
+        if is_silent && is_sure {
             return Err(WorkerError::Silent {
                 topic: self.topic.clone(),
                 partition,
