@@ -129,10 +129,12 @@ fn goes(ends: Option<(Offset, Offset)>) -> String {
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Merger {
-    /// A merger that has seen nothing. `until`: where the run ends.
+    /// A merger that has seen nothing. `until`: where the run ends; `log_end`: where the log
+    /// does, for people.
     pub fn new(
         config: &RunConfig,
         until: Option<BTreeMap<Partition, Offset>>,
+        log_end: BTreeMap<Partition, Offset>,
         ends: MergerEnds,
     ) -> Merger {
         Merger {
@@ -140,7 +142,7 @@ impl Merger {
             publish_interval: config.publish_interval,
             windows_interval: config.windows_interval,
             progress: Progress::new(),
-            log_end: Gate::at(until.clone().unwrap_or_default()),
+            log_end: Gate::at(log_end),
             until,
             state: State::NotBegun,
             gate: Gate::default(),

@@ -25,6 +25,8 @@ pub(super) struct Ready {
     pub admin: AdminClient<Context>,
     pub partitions: usize,
     pub until: Option<BTreeMap<Partition, Offset>>,
+    /// Where the log ends now, as far as brokers say at once: for people.
+    pub log_end: BTreeMap<Partition, Offset>,
     pub rules: Rules,
     pub checkpoints: Option<Checkpoints>,
     /// The place of a standby, to be given up for that of a member.
@@ -88,24 +90,27 @@ pub(super) async fn prepare(
             None => return Ok(None),
         }
     }
-    let until = if options.until_end {
+    let ends = || {
         let topic = &config.topics.donations;
-        let ranges = || {
-            let ranges = topics::log_ranges(admin.inner(), topic, partitions);
-            ranges.map_err(|error| (topic.clone(), error))
-        };
-        let Some(ranges) = ask(config, health, shutdown, ranges).await? else {
+        let ranges = topics::log_ranges(admin.inner(), topic, partitions);
+        let ranges = ranges.map_err(|error| (topic.clone(), error))?.into_iter();
+        Ok(ranges
+            .map(|(partition, (_, end))| (partition, end))
+            .collect())
+    };
+    let (until, log_end) = if options.until_end {
+        let Some(ends) = ask(config, health, shutdown, ends).await? else {
             return Ok(None);
         };
-        let ends = ranges.into_iter();
-        Some(ends.map(|(partition, (_, end))| (partition, end)).collect())
+        (Some(BTreeMap::clone(&ends)), ends)
     } else {
-        None
+        (None, tokio::task::block_in_place(ends).unwrap_or_default())
     };
     Ok(Some(Ready {
         admin,
         partitions,
         until,
+        log_end,
         rules,
         checkpoints,
         placeholder,

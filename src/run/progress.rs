@@ -87,10 +87,12 @@ impl Progress {
                 tracing::warn!("nothing is published: {why_not}");
                 self.said_why_not = Some((why_not, Instant::now()));
             }
-            if !moved {
-                return;
+            if let Some(left) = left(&held, gate, end, per_second).filter(|_| moved) {
+                tracing::info!("{left}");
             }
-        } else if self.said_why_not.take().is_some() {
+            return;
+        }
+        if self.said_why_not.take().is_some() {
             tracing::info!("publishing goes on");
         }
         if let Some(left) = left(&held, gate, end, per_second) {

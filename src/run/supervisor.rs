@@ -94,7 +94,7 @@ pub(super) async fn supervise(
         view: view.clone(),
         shutdown: shutdown.clone(),
     };
-    let merger = Merger::new(&config.run, ready.until.clone(), merger_ends);
+    let merger = Merger::new(&config.run, ready.until.clone(), ready.log_end, merger_ends);
     spawn(
         "merger".into(),
         &ended,
