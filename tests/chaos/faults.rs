@@ -119,6 +119,7 @@ impl Fault {
     /// Lets it happen, and ends it.
     pub fn strike(self, world: &mut World) {
         match self {
+            KillActive if world.follows => kill_any(world),
             KillActive => {
                 world.moment();
                 kill_active(world);
@@ -127,6 +128,7 @@ impl Fault {
                 wait_for_checkpoint(world);
                 kill_active(world);
             }
+            KillStandby if world.follows => kill_any(world),
             KillStandby => {
                 world.moment();
                 world.look(); // Whoever has ended is started again.
@@ -195,6 +197,14 @@ fn kill_active(world: &mut World) {
     let active = world.active();
     world.mark();
     world.processes.kill(active);
+}
+
+/// Whatever it is at: taking over, restoring, or comparing what it restored.
+fn kill_any(world: &mut World) {
+    world.hold_between(0..10_000);
+    world.mark();
+    let place = world.random.random_range(0..2);
+    world.processes.kill(place);
 }
 
 /// Until a file appears in the store; polled without a pause, since the writing

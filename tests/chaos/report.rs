@@ -47,15 +47,18 @@ impl Report {
             self.together.push(outage);
         }
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+        let fresh = match faults {
+            [_] => format!("fresh after {:5.1} s, ", outage.fresh.as_secs_f32()),
+            _ => String::new(), // Perhaps before the last of them.
+        };
         let records: i64 = world.log.ends().iter().sum();
         let seen = world.seen();
         eprintln!(
-            "{:6.0} s, from {}  {:32} fresh after {:5.1} s, longest gap {:5.1} s; {records} records, \
-             {} cuts, {} recomputed",
+            "{:6.0} s, from {}  {:32} {fresh}longest gap {:5.1} s; {records} records, {} cuts, {} \
+             recomputed",
             self.begun.elapsed().as_secs_f32(),
             outage.from.strftime("%T"),
             names.join(" + "),
-            outage.fresh.as_secs_f32(),
             outage.gap.as_secs_f32(),
             seen.reader.figures.complete,
             seen.checked.0,
@@ -75,30 +78,25 @@ impl Report {
         for fault in kinds {
             let outages = self.outages.get(&fault).map_or(&[][..], Vec::as_slice);
             let with_others = self.with_others.get(&fault).copied().unwrap_or_default();
-            print_row(fault.name(), outages, with_others);
+            let fresh = median_and_worst(outages.iter().map(|outage| outage.fresh));
+            print_row(fault.name(), outages, with_others, &fresh);
         }
-        print_row("one upon another", &self.together, 0);
+        print_row("one upon another", &self.together, 0, "");
     }
 }
 
-fn print_row(name: &str, outages: &[Outage], with_others: usize) {
-    let times = match median_and_worst(outages.iter().map(|outage| outage.fresh)) {
-        None => String::new(),
-        Some(fresh) => {
-            let gap = median_and_worst(outages.iter().map(|outage| outage.gap)).unwrap_or(fresh);
-            format!(
-                "{:5.1} s {:5.1} s  {:5.1} s {:5.1} s",
-                fresh.0, fresh.1, gap.0, gap.1
-            )
-        }
-    };
-    eprintln!("{name:32} {:6} {with_others:7} {times}", outages.len());
+fn print_row(name: &str, outages: &[Outage], with_others: usize, fresh: &str) {
+    let gap = median_and_worst(outages.iter().map(|outage| outage.gap));
+    let count = outages.len();
+    eprintln!("{name:32} {count:6} {with_others:7} {fresh:16} {gap}");
 }
 
-/// In seconds; of an even number the upper one of the two in the middle; `None` of
-/// nothing.
-fn median_and_worst(times: impl Iterator<Item = Duration>) -> Option<(f32, f32)> {
+/// In seconds; of an even number the upper one of the two in the middle.
+fn median_and_worst(times: impl Iterator<Item = Duration>) -> String {
     let mut times: Vec<_> = times.map(|time| time.as_secs_f32()).collect();
     times.sort_by(f32::total_cmp);
-    Some((*times.get(times.len() / 2)?, *times.last()?))
+    let both = times.get(times.len() / 2).zip(times.last());
+    both.map_or(String::new(), |(median, worst)| {
+        format!("{median:5.1} s {worst:5.1} s")
+    })
 }
