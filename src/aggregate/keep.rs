@@ -95,7 +95,7 @@ impl Worker {
 
     fn own(&mut self, partition: Partition, mut owned: Owned) {
         (owned.announced, owned.leaving) = (false, None);
-        owned.waiting_since = clock::since_boot();
+        owned.waits_from_now();
         self.owned.insert(partition, owned);
         self.read_anew(&[partition]);
     }
