@@ -12,6 +12,8 @@
 //! that of the events whose `at` lies in it, in whatever order they came: an
 //! event that was too late for a pane is too old for every later window, too.
 
+use std::hint::black_box;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Gift, Millis, seconds};
@@ -98,6 +100,11 @@ fn pane_start(at_s: u32, watermark: Millis) -> Option<u32> {
     }
 }
 
+/// Whether a pane that starts then is of the shortest at a watermark.
+fn is_short(start_s: u32, watermark: Millis) -> bool {
+    start_s >= floor(seconds(watermark) - Window::FiveMinutes.length_s(), MIDDLE)
+}
+
 fn floor(seconds: u32, step: u32) -> u32 {
     seconds - seconds % step
 }
@@ -131,12 +138,30 @@ impl Pane {
 }
 
 /// The panes of one campaign in one shard, by start and currency.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Panes {
     panes: Vec<Pane>,
     /// The minute of the watermark at the last [`tidy`](Panes::tidy), in seconds.
     #[serde(skip)]
     tidied_s: u32,
+    /// Where the oldest pane starts that is marked as changed.
+    #[serde(skip, default = "never")]
+    changed_s: u32,
+}
+
+/// Later than any pane starts.
+fn never() -> u32 {
+    u32::MAX
+}
+
+impl Default for Panes {
+    fn default() -> Panes {
+        Panes {
+            panes: Vec::new(),
+            tidied_s: 0,
+            changed_s: never(),
+        }
+    }
 }
 
 impl PartialEq for Panes {
@@ -161,17 +186,25 @@ impl Panes {
             Gift::Flowers(number) => (None, 0, number),
             Gift::Match(..) => return true,
         };
-        if self.panes.len() == self.panes.capacity() {
-            self.tidy(watermark);
-        }
-        self.add_pane(Pane {
+        self.changed_s = self.changed_s.min(start_s);
+        let pane = Pane {
             start_s,
             currency,
             changed: true,
             gifts,
             net,
-        });
+        };
+        match self.find_or_make_room(&pane, Some(watermark)) {
+            Ok(place) => self.panes[place].take_in(&pane),
+            Err(place) => self.panes.insert(place, pane),
+        }
         true
+    }
+
+    /// Has memory bring the newest pane.
+    #[inline]
+    pub fn touch(&self) {
+        black_box(self.panes.last().map(|pane| pane.start_s));
     }
 
     /// Puts panes together that have become old, and drops what no window
@@ -203,6 +236,28 @@ impl Panes {
             }
         }
         self.panes.truncate(kept);
+        if self.changed_s != never() {
+            self.changed_s = pane_start(self.changed_s, watermark).unwrap_or(0);
+        }
+    }
+
+    /// Where a pane is, or belongs. Old ones are put together before there are more than
+    /// there is room for; a quarter is free after that, so that it need not be done for
+    /// every new pane.
+    fn find_or_make_room(
+        &mut self,
+        pane: &Pane,
+        watermark: Option<Millis>,
+    ) -> Result<usize, usize> {
+        let found = self.find(pane.place());
+        match watermark {
+            Some(watermark) if found.is_err() && self.panes.len() == self.panes.capacity() => {
+                self.tidy(watermark);
+                self.panes.reserve_exact(self.panes.len() / 3 + 1);
+                self.find(pane.place())
+            }
+            _ => found,
+        }
     }
 
     /// The donations, and the net of each currency, since `start_s`; the
@@ -214,15 +269,19 @@ impl Panes {
             .take_while(move |pane| pane.start_s >= start_s)
     }
 
-    /// Puts in panes that changed elsewhere, by their values.
+    /// Puts in panes that changed elsewhere, by their values. `watermark` is that of the
+    /// place where they were [taken](Panes::take_changed).
     pub fn set(&mut self, panes: &[Pane], watermark: Option<Millis>) {
-        if let Some(watermark) = watermark {
+        let Some(first) = panes.first() else { return };
+        if let Some(watermark) = watermark
+            && !is_short(first.start_s, watermark)
+        {
             self.tidy(watermark);
         }
-        for &pane in panes {
-            match self.find(pane.start_s, pane.currency) {
-                Ok(place) => self.panes[place] = pane,
-                Err(place) => self.panes.insert(place, pane),
+        for pane in panes {
+            match self.find_or_make_room(pane, watermark) {
+                Ok(place) => self.panes[place] = *pane,
+                Err(place) => self.panes.insert(place, *pane),
             }
         }
     }
@@ -232,36 +291,43 @@ impl Panes {
         self.panes.is_sorted_by(|a, b| a.place() < b.place())
     }
 
+    /// The panes that changed since the last time, in their order.
+    ///
+    /// They are as they would be if all were tidied at the watermark. That need not be done
+    /// while only the shortest have changed: no others are ever put together with those.
     pub(super) fn take_changed(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
-        self.take(watermark, |pane| pane.changed)
-    }
-
-    pub(super) fn take_all(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
-        self.take(watermark, |_| true)
-    }
-
-    fn take(&mut self, watermark: Option<Millis>, wanted: impl Fn(&Pane) -> bool) -> Vec<Pane> {
-        if let Some(watermark) = watermark {
+        if let Some(watermark) = watermark
+            && !is_short(self.changed_s, watermark)
+        {
             self.tidy(watermark);
         }
+        let changed_s = std::mem::replace(&mut self.changed_s, never());
+        let first = self.panes.iter().rposition(|pane| pane.start_s < changed_s);
         let mut taken = Vec::new();
-        for pane in self.panes.iter_mut().filter(|pane| wanted(pane)) {
-            pane.changed = false;
-            taken.push(*pane);
+        for pane in &mut self.panes[first.map_or(0, |place| place + 1)..] {
+            if std::mem::take(&mut pane.changed) {
+                taken.push(Pane {
+                    changed: false,
+                    ..*pane
+                });
+            }
         }
         taken
     }
 
-    fn add_pane(&mut self, pane: Pane) {
-        match self.find(pane.start_s, pane.currency) {
-            Ok(place) => self.panes[place].take_in(&pane),
-            Err(place) => self.panes.insert(place, pane),
+    pub(super) fn take_all(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
+        if let Some(watermark) = watermark {
+            self.tidy(watermark);
         }
+        self.changed_s = never();
+        for pane in &mut self.panes {
+            pane.changed = false;
+        }
+        self.panes.clone()
     }
 
     /// From the end: most events belong to the newest pane.
-    fn find(&self, start_s: u32, currency: Option<Currency>) -> Result<usize, usize> {
-        let wanted = (start_s, currency);
+    fn find(&self, wanted: (u32, Option<Currency>)) -> Result<usize, usize> {
         match self.panes.last() {
             Some(last) if last.place() == wanted => Ok(self.panes.len() - 1),
             Some(last) if last.place() < wanted => Err(self.panes.len()),
