@@ -26,7 +26,8 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 
 use crate::config::Config;
-use crate::kafka::client::{self, Health};
+use crate::kafka::batch::Queue;
+use crate::kafka::client::{self, Context, Health};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::kafka::reader::Reader;
@@ -41,7 +42,6 @@ use checkpoints::Reply;
 pub use error::WorkerError;
 use keep::Kept;
 use partition::Owned;
-pub(crate) use read::record;
 use silence::Silence;
 use trouble::Damage;
 
@@ -80,6 +80,7 @@ pub struct Worker {
     flush_interval: Duration,
     donors_interval: Duration,
     reader: Reader,
+    queue: Queue<Context>,
     health: Arc<Health>,
     owned: BTreeMap<Partition, Owned>,
     /// Partitions whose checkpoint is on its way from the store, and whether they are
@@ -157,6 +158,7 @@ impl Worker {
             rules,
             flush_interval: config.run.flush_interval,
             donors_interval: config.run.donors_interval,
+            queue: Queue::of(reader.consumer()),
             reader,
             health: ends.health,
             owned: BTreeMap::new(),

@@ -27,7 +27,7 @@ pub use windows::{CampaignWindows, WindowSums};
 
 use crate::event::Millis;
 use crate::offset::{Offset, Partition};
-use crate::shard::{Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values, ValuesUpdate};
+use crate::shard::{Changed, Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values, ValuesUpdate};
 
 /// What merge did with a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct Cut {
 pub struct Merge {
     index: hashbrown::HashMap<Arc<str>, usize>,
     campaigns: Vec<Campaign>,
+    /// By partition, and by the place of a campaign in its shard: the place of it here.
+    places: BTreeMap<Partition, Vec<Option<usize>>>,
     partitions: BTreeMap<Partition, Held>,
     /// The places of campaigns that changed since the last cut.
     changed: Vec<usize>,
@@ -125,6 +127,7 @@ impl Merge {
         Merge {
             index: hashbrown::HashMap::new(),
             campaigns: Vec::new(),
+            places: BTreeMap::new(),
             partitions: BTreeMap::new(),
             changed: Vec::new(),
             sums: Sums::default(),
@@ -171,10 +174,12 @@ impl Merge {
         }
         self.donors_offsets.entry(flush.partition).or_default();
         let mut held = self.partitions.remove(&flush.partition).unwrap_or_default();
-        for (name, update) in &flush.campaigns {
-            let place = self.place(name);
-            self.update(&mut held, place, update, flush.watermark);
+        let mut places = self.places.remove(&flush.partition).unwrap_or_default();
+        for changed in &flush.campaigns {
+            let place = self.place(&mut places, changed);
+            self.update(&mut held, place, &changed.now, flush.watermark);
         }
+        self.places.insert(flush.partition, places);
         held.offset = flush.to;
         held.watermark = flush.watermark;
         held.tally = flush.tally.clone();
@@ -223,10 +228,11 @@ impl Merge {
         let reached = self.donors_offsets.entry(flush.partition).or_default();
         *reached = flush.to.max(*reached);
         self.donors.merge(&flush.overall);
-        for (name, donors) in &flush.campaigns {
-            let place = self.place(name);
+        let mut places = self.places.remove(&flush.partition).unwrap_or_default();
+        for changed in &flush.campaigns {
+            let place = self.place(&mut places, changed);
             let campaign = &mut self.campaigns[place];
-            if campaign.donors.merge(donors) {
+            if campaign.donors.merge(&changed.now) {
                 campaign.total.donors = campaign.donors.estimate();
                 if !campaign.changed {
                     campaign.changed = true;
@@ -234,6 +240,7 @@ impl Merge {
                 }
             }
         }
+        self.places.insert(flush.partition, places);
     }
 
     /// Closes a cut at what is held now: all sums, and the totals that changed
@@ -284,7 +291,22 @@ impl Merge {
         }
     }
 
-    fn place(&mut self, name: &Arc<str>) -> usize {
+    /// The place of a campaign here. By its place in a shard, since looking names up would
+    /// cost more than all else that is done with a change.
+    fn place<T>(&mut self, of_shard: &mut Vec<Option<usize>>, changed: &Changed<T>) -> usize {
+        if let Some(&Some(place)) = of_shard.get(changed.place) {
+            debug_assert_eq!(self.campaigns[place].total.campaign, changed.campaign);
+            return place;
+        }
+        let place = self.place_of(&changed.campaign);
+        if of_shard.len() <= changed.place {
+            of_shard.resize(changed.place + 1, None);
+        }
+        of_shard[changed.place] = Some(place);
+        place
+    }
+
+    fn place_of(&mut self, name: &Arc<str>) -> usize {
         if let Some(&place) = self.index.get(name) {
             return place;
         }

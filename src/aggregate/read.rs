@@ -1,101 +1,154 @@
 //! Reading the log, and folding what it brings.
 
-use std::time::Duration;
-
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
 
 use super::partition::Owned;
 use super::silence::LONG;
 use super::{IDLE, Worker, WorkerError, end_of, is_read};
 use crate::checkpoint::RecordId;
+use crate::kafka::batch::{Batch, Taken};
+use crate::kafka::client::Context;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
-use crate::shard::{Outcome, Record};
 
-/// Records read between two looks at the clock and at the commands.
-const BATCH: usize = 2_000;
+/// How many records are taken at once.
+const BATCH: usize = 512;
+/// How many batches are folded between two looks at the clock and at the commands.
+const BATCHES: usize = 4;
 
-/// Whether a record was folded.
+/// What became of records of one partition that follow each other.
 enum Folded {
-    No,
+    /// They are in the shard, or none that is to be folded.
     Yes,
-    /// And its dead letter may have had to wait for brokers.
+    /// And dead letters of them may have had to wait for brokers.
     AfterAWait,
-    /// No: the log has to be verified before, and then it comes again.
+    /// No: the log has to be verified before, and then they come again.
     Doubtful,
 }
 
 impl Worker {
-    /// Reads and folds up to a batch of records; whether more were waiting.
+    /// Reads and folds some batches of records; whether more were waiting.
     pub(super) fn read(&mut self) -> Result<bool, WorkerError> {
         if self.owned.is_empty() {
             self.silence.look();
             return Ok(false);
         }
-        // The last message borrows the reader, and not us.
+        for number in 0..BATCHES {
+            let batch = self.queue.take(BATCH);
+            if batch.is_empty() {
+                self.wait_for_one()?;
+                return Ok(false);
+            }
+            if number == 0 && self.silence.look() {
+                self.come_back(); // What was taken comes again.
+                return Ok(true);
+            }
+            if !self.fold_batch(&batch)? {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Nothing is there. The client says what it has to say otherwise to those who poll it;
+    /// that may be the next record, too.
+    fn wait_for_one(&mut self) -> Result<(), WorkerError> {
+        // The message borrows the reader, and not us.
         let reader = self.reader.consumer().clone();
-        let mut last: Option<BorrowedMessage<'_>> = None;
-        let mut patience = IDLE.min(self.flush_interval);
-        let mut has_more = true;
-        for _ in 0..BATCH {
-            let polled = reader.poll(patience);
-            if !patience.is_zero() && self.silence.look() {
-                self.come_back(); // What was polled comes again.
-                return Ok(true);
+        let polled = reader.poll(IDLE.min(self.flush_interval));
+        if self.silence.look() {
+            self.come_back(); // What was polled comes again.
+            return Ok(());
+        }
+        let has_waited = match polled {
+            None => {
+                self.silence.found_nothing();
+                return Ok(());
             }
-            let has_waited = match polled {
-                None => {
-                    self.silence.found_nothing();
-                    has_more = false;
-                    break;
-                }
-                Some(Ok(message)) => {
-                    let folded = self.fold(&message)?;
-                    let partition = message.partition();
-                    match folded {
-                        // It changes nothing of what was before.
-                        Folded::No => {}
-                        Folded::Yes | Folded::AfterAWait => {
-                            let before = last.replace(message);
-                            if let Some(before) = before.filter(|it| it.partition() != partition) {
-                                self.remember(&before);
-                            }
-                        }
-                        Folded::Doubtful => {
-                            if let Some(last) = last.take() {
-                                self.remember(&last);
-                            }
-                            self.read_anew(&[partition]);
-                        }
+            Some(Ok(message)) => self.fold_run(&mut vec![Taken::of(&message)], &mut Vec::new())?,
+            Some(Err(error)) => {
+                self.mind(error, &[])?;
+                true
+            }
+        };
+        if has_waited && self.silence.look() {
+            self.come_back(); // What follows in the reader comes again.
+        }
+        Ok(())
+    }
+
+    /// Folds a batch; `false` if all is read anew from now on.
+    ///
+    /// The batch was taken in one go. So what comes after a wait, and may be of another log
+    /// therefore, is what is taken next, and never a later record of this one.
+    fn fold_batch(&mut self, batch: &Batch<Context>) -> Result<bool, WorkerError> {
+        let mut has_waited = false;
+        // Of these the rest of the batch comes again.
+        let mut anew: Vec<Partition> = Vec::new();
+        let mut run: Vec<Taken<'_>> = Vec::with_capacity(batch.len());
+        for place in 0..batch.len() {
+            match batch.get(place) {
+                Ok(taken) => {
+                    if !run.last().is_none_or(|last| taken.follows(last)) {
+                        has_waited |= self.fold_run(&mut run, &mut anew)?;
                     }
-                    matches!(folded, Folded::AfterAWait)
+                    run.push(taken);
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     // What follows may have the log compared with what was folded.
-                    if let Some(last) = last.take() {
-                        self.remember(&last);
+                    self.fold_run(&mut run, &mut anew)?;
+                    if self.mind(error, &anew)? {
+                        return Ok(false);
                     }
-                    match error {
-                        KafkaError::PartitionEOF(partition) => self.reached_end(partition),
-                        error => self.trouble(error)?,
-                    }
-                    true
+                    has_waited = true;
                 }
-            };
-            if has_waited && self.silence.look() {
-                if let Some(last) = last.take() {
-                    self.remember(&last);
-                }
-                self.come_back(); // What follows in the reader comes again.
-                return Ok(true);
             }
-            patience = Duration::ZERO;
         }
-        if let Some(last) = last {
-            self.remember(&last);
+        has_waited |= self.fold_run(&mut run, &mut anew)?;
+        if has_waited && self.silence.look() {
+            self.come_back(); // What follows in the reader comes again.
+            return Ok(false);
         }
-        Ok(has_more)
+        Ok(true)
+    }
+
+    /// Folds what `run` holds, records of one partition that follow each other, and empties
+    /// it; whether dead letters may have had to wait for brokers. A partition that is read
+    /// anew joins `anew`, and nothing of those is folded.
+    fn fold_run(
+        &mut self,
+        run: &mut Vec<Taken<'_>>,
+        anew: &mut Vec<Partition>,
+    ) -> Result<bool, WorkerError> {
+        let mut has_waited = false;
+        if let Some(&Taken { partition, .. }) = run.first()
+            && !anew.contains(&partition)
+        {
+            match self.fold(partition, run)? {
+                Folded::Yes => {}
+                Folded::AfterAWait => has_waited = true,
+                Folded::Doubtful => {
+                    self.read_anew(&[partition]);
+                    anew.push(partition);
+                }
+            }
+        }
+        run.clear();
+        Ok(has_waited)
+    }
+
+    /// Takes in what stands in the place of a record; whether all is read anew therefore.
+    /// `anew`: partitions that are by now.
+    fn mind(&mut self, error: KafkaError, anew: &[Partition]) -> Result<bool, WorkerError> {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                if !anew.contains(&partition) {
+                    self.reached_end(partition);
+                }
+                Ok(false)
+            }
+            error => self.trouble(error),
+        }
     }
 
     /// The reader is at the end of a partition: it has handed out all records up to where
@@ -142,70 +195,65 @@ impl Worker {
         self.read_anew(&doubtful);
     }
 
-    /// Notes the last record that was folded: it is what the log is known by.
-    fn remember(&mut self, message: &BorrowedMessage<'_>) {
-        if let Some(owned) = self.owned.get_mut(&message.partition()) {
-            owned.footing.step(&record(message), message.key());
-            owned.heard_at = self.silence.last_look();
-        }
-    }
-
-    /// Folds one record, if it is one to fold; one that cannot be counted goes to
-    /// the dead letters.
-    fn fold(&mut self, message: &BorrowedMessage<'_>) -> Result<Folded, WorkerError> {
-        let (partition, offset) = (message.partition(), message.offset());
+    /// Folds records of one partition that follow each other, those that are to be; one that
+    /// cannot be counted goes to the dead letters.
+    fn fold(&mut self, partition: Partition, mut run: &[Taken<'_>]) -> Result<Folded, WorkerError> {
         let Some(owned) = self.owned.get_mut(&partition) else {
-            return Ok(Folded::No);
+            return Ok(Folded::Yes);
         };
-        let record = record(message);
-        if !owned.footing.is_verified() {
+        if !owned.footing.is_verified()
+            && let Some((first, rest)) = run.split_first()
+        {
             owned.heard_at = self.silence.last_look();
-            return match owned.footing.verify(&record, message.key()) {
-                true => Ok(Folded::No),
-                false => Err(self.other_log(partition, offset)),
-            };
+            if !owned.footing.verify(&first.record, first.key) {
+                return Err(self.other_log(partition, first.record.offset));
+            }
+            run = rest;
         }
-        if is_read(&self.until, partition, Offset(offset)) {
+        let unread =
+            run.partition_point(|it| !is_read(&self.until, partition, Offset(it.record.offset)));
+        if unread < run.len() {
             owned.at_end = true; // Of what this run reads.
-            return Ok(Folded::No);
         }
+        run = &run[..unread];
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(Folded::Yes);
+        };
         // Behind the last record that was folded there was none before the shard's offset.
-        let is_foreign = offset < owned.shard.offset().0;
+        let is_foreign = first.record.offset < owned.shard.offset().0;
         if is_foreign || self.silence.came_after(owned.heard_at) {
-            let id = RecordId::of(&record, message.key());
+            let id = RecordId::of(&first.record, first.key);
             if owned.doubtful.replace(id) != Some(id) {
                 return Ok(Folded::Doubtful);
             }
             if is_foreign {
-                return Err(self.other_log(partition, offset));
+                return Err(self.other_log(partition, first.record.offset));
             }
-            owned.heard_at = self.silence.last_look();
         }
         (owned.doubtful_end, owned.doubtful, owned.doubt_after) = (false, None, LONG);
-        if let Outcome::DeadLetter(rejected) = owned.shard.apply(record) {
+        let mut dead = Vec::new();
+        let records = run.iter().map(|taken| taken.record);
+        owned
+            .shard
+            .apply_all(records, |place, rejected| dead.push((place, rejected)));
+        // It is what the log is known by.
+        owned.footing.step(&last.record, last.key);
+        owned.heard_at = self.silence.last_look();
+        for (place, rejected) in &dead {
+            let Taken { key, record, .. } = &run[*place];
             let letter = DeadLetter {
                 topic: &self.topic,
                 partition,
-                offset,
-                key: message.key(),
-                payload: message.payload(),
-                rejected: &rejected,
+                offset: record.offset,
+                key: *key,
+                payload: record.payload,
+                rejected,
             };
             self.dead_letters.send(&letter, &self.shutdown);
-            return Ok(Folded::AfterAWait);
         }
-        Ok(Folded::Yes)
-    }
-}
-
-/// The record as the fold sees it.
-pub(crate) fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
-    Record {
-        offset: message.offset(),
-        timestamp: message
-            .timestamp()
-            .to_millis()
-            .filter(|&timestamp| timestamp >= 0),
-        payload: message.payload(),
+        Ok(match dead.is_empty() {
+            true => Folded::Yes,
+            false => Folded::AfterAWait,
+        })
     }
 }

@@ -35,8 +35,9 @@ fn places(offsets: &BTreeMap<Partition, Offset>) -> String {
 
 impl Worker {
     /// An error of the reader: what goes away by itself is waited for, what
-    /// people must end is told, what makes totals wrong ends the process.
-    pub(super) fn trouble(&mut self, error: KafkaError) -> Result<(), WorkerError> {
+    /// people must end is told, what makes totals wrong ends the process. Whether all is read
+    /// anew from now on.
+    pub(super) fn trouble(&mut self, error: KafkaError) -> Result<bool, WorkerError> {
         use RDKafkaErrorCode as Code;
         if let KafkaError::MessageConsumptionFatal(_) = error {
             return Err(WorkerError::Fatal {
@@ -56,7 +57,8 @@ impl Worker {
                 | Code::UnknownTopicId,
             ) => self.has_missed = true,
             Some(Code::BadMessage | Code::InvalidMessage | Code::BadCompression) => {
-                return self.read_damaged_again(error);
+                self.read_damaged_again(error)?;
+                return Ok(true);
             }
             _ if self.health.note(&error) => {}
             _ if !self.told.is_due() => {}
@@ -65,7 +67,7 @@ impl Worker {
                 None => tracing::warn!("reading {}: {error}; trying on", self.topic),
             },
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The reader would go on behind the damaged batch; we do not.

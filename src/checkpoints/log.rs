@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
 
-use crate::aggregate::record;
 use crate::checkpoint::RecordId;
 use crate::config::Config;
+use crate::kafka::batch::Taken;
 use crate::kafka::client::{self, Health};
 use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
@@ -162,11 +161,13 @@ impl Log {
                         why: self.health.last_failure(),
                     });
                 }
-                Some(Ok(message)) if message.offset() >= to.0 => break,
                 Some(Ok(message)) => {
-                    let record = record(&message);
+                    let Taken { key, record, .. } = Taken::of(&message);
+                    if record.offset >= to.0 {
+                        break;
+                    }
                     if record.offset >= look_from {
-                        last = Some(RecordId::of(&record, message.key()));
+                        last = Some(RecordId::of(&record, key));
                     }
                     shard.apply(record);
                     count += 1;

@@ -2,6 +2,8 @@
 
 mod log;
 
+use std::hint::black_box;
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -75,6 +77,13 @@ impl IdSet {
             self.forget();
         }
         true
+    }
+
+    /// Has memory bring what tells whether `id` is known.
+    #[inline]
+    pub fn touch(&self, id: Id) {
+        let hash = mix(id);
+        black_box(self.index.tables[table_of(hash)].find(hash, |_| false));
     }
 
     /// Whether `id` is known.

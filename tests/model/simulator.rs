@@ -449,12 +449,12 @@ impl Simulator {
                 .flush_donors()
                 .iter()
                 .for_each(|sketches| self.merge.apply_donors(sketches));
-            for (name, update) in flush.campaigns {
-                for row in update.rows {
+            for changed in flush.campaigns {
+                for row in changed.now.rows {
                     let currency = row.currency.map(|currency| currency.to_string());
                     let key = (i64::from(row.day.0), currency);
                     let sums = rows
-                        .entry(name.clone())
+                        .entry(changed.campaign.clone())
                         .or_default()
                         .entry(key)
                         .or_default();
