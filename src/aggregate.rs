@@ -18,6 +18,7 @@ mod verify;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
@@ -26,16 +27,16 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 
 use crate::config::Config;
-use crate::kafka::batch::Queue;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
 use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::logging::Seldom;
+use crate::native::batch::Queue;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetters;
-use crate::shard::{DonorsFlush, Flush, Rules, Shard};
+use crate::shard::{DonorsFlush, Flush, Names, Rules, Shard};
 use crate::shutdown::Shutdown;
 pub use checkpoints::Checkpoints;
 use checkpoints::Reply;
@@ -75,6 +76,7 @@ pub enum FromWorker {
 /// One reader and its shards.
 pub struct Worker {
     topic: String,
+    topic_name: CString,
     group: String,
     rules: Rules,
     flush_interval: Duration,
@@ -83,6 +85,8 @@ pub struct Worker {
     queue: Queue<Context>,
     health: Arc<Health>,
     owned: BTreeMap<Partition, Owned>,
+    /// The campaigns of all shards.
+    names: Names,
     /// Partitions whose checkpoint is on its way from the store, and whether they are
     /// ours still.
     restoring: BTreeMap<Partition, bool>,
@@ -98,6 +102,8 @@ pub struct Worker {
     dead_letters: DeadLetters,
     shutdown: Shutdown,
     backlog: Backlog,
+    /// Records folded since the last turn.
+    folded: u64,
     damaged: Option<Damage>,
     silence: Silence,
     /// Whether the log did not have what the reader asked for.
@@ -112,20 +118,27 @@ pub struct Worker {
     told: Seldom,
 }
 
-/// Where a worker is in what lay in its partitions when it got them.
-#[derive(Clone, Copy)]
+/// What lay in a worker's partitions when it got them.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
-    Awaited,
-    Begun,
+    Unread,
     Read,
 }
 
 /// How long an idle reader waits for a record.
 const IDLE: Duration = Duration::from_millis(20);
-/// A worker that is behind flushes so many times less often: what it hands over
-/// then is old already, and every flush costs what changed, which is folded and
-/// merged the cheaper the more of it comes at once.
-const WHEN_BEHIND: u32 = 5;
+/// How often a worker that is behind flushes at most: what it hands over then is old
+/// already, and of a long backlog nearly every event belongs to another campaign of a
+/// partition, so that handing over what changed costs as much as folding it. The more
+/// comes at once, the less is handed over twice.
+const FLUSH_WHEN_BEHIND: Duration = Duration::from_secs(5);
+/// The same for sketches.
+const DONORS_WHEN_BEHIND: Duration = Duration::from_secs(10);
+/// A worker is behind if what is left would take it longer than this, at the pace that it
+/// has.
+const BEHIND: Duration = Duration::from_secs(1);
+/// So few records are no backlog.
+const BEHIND_RECORDS: u64 = 10_000;
 /// What ties a worker to the rest of the process.
 pub struct WorkerEnds {
     /// What it is told.
@@ -154,6 +167,7 @@ impl Worker {
         let reader = Reader::new(&client::reader(&config.kafka), topic, ends.health.clone())?;
         Ok(Worker {
             topic: topic.clone(),
+            topic_name: CString::new(topic.as_str()).expect("a topic's name has no zero in it"),
             group: config.kafka.group.clone(),
             rules,
             flush_interval: config.run.flush_interval,
@@ -162,6 +176,7 @@ impl Worker {
             reader,
             health: ends.health,
             owned: BTreeMap::new(),
+            names: Names::default(),
             restoring: BTreeMap::new(),
             parked: BTreeMap::new(),
             checkpoints: ends.checkpoints,
@@ -173,6 +188,7 @@ impl Worker {
             dead_letters: ends.dead_letters,
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
+            folded: 0,
             damaged: None,
             silence: Silence::default(),
             has_missed: false,
@@ -190,31 +206,43 @@ impl Worker {
             .reader
             .consumer()
             .fetch_metadata(Some(&self.topic), ANSWER_WITHIN);
-        let mut flushed = Instant::now();
-        let mut donors_flushed = Instant::now();
+        let (mut turn, mut flushed, mut donors_flushed) =
+            (Instant::now(), Instant::now(), Instant::now());
         while !self.shutdown.has_begun() {
             if !self.obey()? {
                 break;
             }
-            let is_behind = self.read()?;
+            let has_more = self.read()?;
             self.look_at_log()?;
             self.announce();
             self.go_on_keeping();
-            let patience = if is_behind { WHEN_BEHIND } else { 1 };
-            let has_caught_up = self.catches_up(is_behind);
-            if has_caught_up || flushed.elapsed() >= patience * self.flush_interval {
+            let has_caught_up = !has_more && self.catches_up();
+            if !has_caught_up && turn.elapsed() < self.flush_interval {
+                continue;
+            }
+            let is_behind = !has_caught_up && self.is_behind(turn.elapsed());
+            (turn, self.folded) = (Instant::now(), 0);
+            self.skip_what_is_no_record();
+            let at_least = |when_behind| {
+                if is_behind {
+                    when_behind
+                } else {
+                    Duration::ZERO
+                }
+            };
+            if flushed.elapsed() >= at_least(FLUSH_WHEN_BEHIND) {
                 flushed = Instant::now();
-                let donors_due =
-                    has_caught_up || donors_flushed.elapsed() >= patience * self.donors_interval;
+                let donors_due = has_caught_up
+                    || donors_flushed.elapsed()
+                        >= self.donors_interval.max(at_least(DONORS_WHEN_BEHIND));
                 if donors_due {
                     donors_flushed = Instant::now();
                 }
-                self.skip_what_is_no_record();
                 self.flush(donors_due);
-                self.keep_those_due();
-                self.forget_parked();
-                self.dead_letters.retry(&self.shutdown);
             }
+            self.keep_those_due();
+            self.forget_parked();
+            self.dead_letters.retry(&self.shutdown);
         }
         self.flush(true);
         // Merge ends when it hears from no worker any more.
@@ -225,16 +253,35 @@ impl Worker {
 
     /// Whether the backlog of the last assignment has just been read. The first
     /// cut waits for the sketches of it, so they do not wait for their interval.
-    fn catches_up(&mut self, is_behind: bool) -> bool {
-        self.backlog = match (self.backlog, is_behind) {
-            (Backlog::Awaited, true) => Backlog::Begun,
-            (Backlog::Begun, false) => {
-                self.backlog = Backlog::Read;
-                return true;
+    fn catches_up(&mut self) -> bool {
+        let has_just = self.backlog == Backlog::Unread && self.records_left() == Some(0);
+        if has_just {
+            self.backlog = Backlog::Read;
+        }
+        has_just
+    }
+
+    /// Whether what is left would take longer than a moment, at the pace of this turn.
+    fn is_behind(&self, turn: Duration) -> bool {
+        let in_a_moment = self.folded as f64 * BEHIND.div_duration_f64(turn);
+        let left = self.records_left().unwrap_or(0);
+        left > (in_a_moment as u64).max(BEHIND_RECORDS)
+    }
+
+    /// How many records are there that are not folded, as far as brokers have said; `None`
+    /// while they have not, of some partition.
+    fn records_left(&self) -> Option<u64> {
+        let mut left = 0;
+        for (&partition, owned) in &self.owned {
+            let offset = owned.shard.offset();
+            let is_at_end =
+                owned.ended_at == Some(offset) || is_read(&self.until, partition, offset);
+            if !is_at_end {
+                let end = self.queue.last_known_end(&self.topic_name, partition)?;
+                left += end.0.saturating_sub(offset.0).max(0).unsigned_abs();
             }
-            (backlog, _) => backlog,
-        };
-        false
+        }
+        Some(left)
     }
 
     /// Does what it was told since, and takes in what was done for it; `false` if
@@ -249,7 +296,6 @@ impl Worker {
         loop {
             match self.commands.recv_timeout(patience) {
                 Ok(Command::Assign(partitions)) => {
-                    self.backlog = Backlog::Awaited;
                     for partition in partitions {
                         self.take(partition);
                     }

@@ -6,7 +6,6 @@
 //! by hand at the offsets that its shards say; it never meets a rebalance. A
 //! standby has a [`placeholder`] in the group, until it has a member.
 
-pub mod batch;
 pub mod client;
 pub mod clock;
 pub mod group;

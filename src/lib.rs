@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod logging;
 pub mod merge;
 pub mod money;
+pub mod native;
 pub mod offset;
 pub mod publish;
 pub mod run;

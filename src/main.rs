@@ -13,7 +13,7 @@ use tally99::logging::Logging;
 use tally99::run::{self, RunOptions};
 use tally99::shutdown::Shutdown;
 use tally99::totals::{self, Verdict};
-use tally99::{checkpoints, demo, generate};
+use tally99::{checkpoints, demo, generate, native};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -35,6 +35,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    native::keep_freed_memory();
     let cli = Cli::parse();
     // The demo says itself what goes on.
     let log_level = match cli.command {

@@ -16,6 +16,7 @@ mod calendar;
 mod dedup;
 mod donors;
 mod ledger;
+mod names;
 mod panes;
 mod snapshot;
 mod values;
@@ -24,13 +25,13 @@ mod values;
 mod tests;
 
 use std::fmt;
-use std::hint::black_box;
 use std::sync::Arc;
 
 pub use calendar::{Calendar, Day};
 pub use dedup::{IdSet, Ids, Segment};
 pub use donors::{Donors, DonorsUnion};
 pub use ledger::{Figures, Ledger, Row};
+pub use names::Names;
 pub use panes::{Pane, Panes, Window};
 pub use snapshot::{Damaged, Snapshot};
 pub use values::{Counts, Values, ValuesUpdate};
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{self, Event, Millis, Reason, Rejected};
 use crate::money::Money;
+use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 
 /// What shapes the fold besides the code: two shards of the same prefix are
@@ -83,6 +85,9 @@ pub struct Record<'a> {
 /// How many records are decoded before they are counted. They must not push each other
 /// out of the nearest caches.
 const AT_ONCE: usize = 128;
+
+/// No place.
+const UNKNOWN: u32 = u32::MAX;
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +176,8 @@ pub struct Shard {
     ids: IdSet,
     donors: Donors,
     index: hashbrown::HashMap<Arc<str>, usize>,
+    /// The same by the [numbers](Names) of names, as far as they are known.
+    places: Vec<u32>,
     campaigns: Vec<Campaign>,
     /// Up to where merge has been told, and what changed since.
     flushed: Offset,
@@ -188,7 +195,9 @@ pub struct Shard {
     begun: Option<snapshot::Begun>,
 }
 
+/// What an event needs of it begins and ends with lines of the caches.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Campaign {
     name: Arc<str>,
     values: Values,
@@ -215,17 +224,6 @@ impl Campaign {
     }
 }
 
-impl Campaign {
-    /// Has memory bring what an event is going to need of it.
-    #[inline]
-    fn touch(&self) {
-        black_box(self.values.counts.seen);
-        black_box(self.in_snapshot);
-        black_box(self.values.ledger.rows().last().map(|row| row.day));
-        self.values.panes.touch();
-    }
-}
-
 impl Shard {
     /// The shard of an empty prefix.
     pub fn new(partition: Partition, rules: Rules) -> Shard {
@@ -238,6 +236,7 @@ impl Shard {
             tally: Tally::default(),
             donors: Donors::overall(),
             index: hashbrown::HashMap::new(),
+            places: Vec::new(),
             campaigns: Vec::new(),
             flushed: Offset::START,
             changed: Vec::new(),
@@ -288,35 +287,35 @@ impl Shard {
     ///
     /// Most of what counting costs is waiting for memory: a campaign is one of many thousands,
     /// and an id falls anywhere. So some records are decoded first, then all that they need is
-    /// touched, one right after the other, which memory answers together; then they are counted.
+    /// asked for, which memory answers together; then they are counted.
     ///
     /// # Panics
     /// As `apply`.
     pub fn apply_all<'a>(
         &mut self,
         records: impl IntoIterator<Item = Record<'a>>,
+        names: &mut Names,
         mut dead: impl FnMut(usize, Rejected),
     ) {
         let mut records = records.into_iter().enumerate();
         let mut decoded = Vec::with_capacity(AT_ONCE);
         loop {
-            let some = records.by_ref().take(AT_ONCE);
-            decoded.extend(some.map(|(number, it)| (number, it, event::decode(it.payload), None)));
+            for (number, record) in records.by_ref().take(AT_ONCE) {
+                let event = event::decode(record.payload);
+                let place = event.as_ref().ok().map(|event| {
+                    self.ids.prefetch(event.id);
+                    self.place(names.number(&event.campaign), &event.campaign)
+                });
+                if let Some(place) = place {
+                    prefetch(&self.campaigns[place]);
+                }
+                decoded.push((number, record, event, place));
+            }
             if decoded.is_empty() {
                 return;
             }
-            for (_, _, event, place) in &mut decoded {
-                if let Ok(event) = event {
-                    *place = self.index.get(&*event.campaign).copied();
-                }
-            }
-            for (_, _, event, place) in &decoded {
-                if let Ok(event) = event {
-                    self.ids.touch(event.id);
-                }
-                if let Some(place) = place {
-                    self.campaigns[*place].touch();
-                }
+            for place in decoded.iter().filter_map(|it| it.3) {
+                self.campaigns[place].values.panes.prefetch();
             }
             for (number, record, event, place) in decoded.drain(..) {
                 if let Outcome::DeadLetter(rejected) = self.fold(&record, event, place) {
@@ -427,6 +426,24 @@ impl Shard {
             }
         }
         Outcome::Counted
+    }
+
+    /// The place of a campaign by the number of its name.
+    #[inline]
+    fn place(&mut self, number: u32, name: &str) -> usize {
+        let number = number as usize;
+        if let Some(&place) = self.places.get(number)
+            && place != UNKNOWN
+        {
+            debug_assert_eq!(&*self.campaigns[place as usize].name, name);
+            return place as usize;
+        }
+        let place = self.campaign(name);
+        if self.places.len() <= number {
+            self.places.resize(number + 1, UNKNOWN);
+        }
+        self.places[number] = place as u32;
+        place
     }
 
     /// The place of a campaign; a new one is given a place.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoints::{Checkpoints, Reply, Taking};
 use super::partition::Owned;
-use super::{FromWorker, Worker, WorkerError, hand_over};
+use super::{Backlog, FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
@@ -96,6 +96,7 @@ impl Worker {
     fn own(&mut self, partition: Partition, mut owned: Owned) {
         (owned.announced, owned.leaving) = (false, None);
         owned.waits_from_now();
+        self.backlog = Backlog::Unread;
         self.owned.insert(partition, owned);
         self.read_anew(&[partition]);
     }
@@ -270,8 +271,8 @@ impl Worker {
         }
     }
 
-    /// Begins to keep the partitions whose turn it is. Right after a flush: what the
-    /// next one puts together has been encoded by then, campaign by campaign as it
+    /// Begins to keep the partitions whose turn it is. Right after a flush, if one is due:
+    /// what the next one puts together has been encoded by then, campaign by campaign as it
     /// changed, and not all at once.
     pub(super) fn keep_those_due(&mut self) {
         let Some(checkpoints) = &self.checkpoints else {

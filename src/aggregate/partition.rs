@@ -28,6 +28,10 @@ pub(super) struct Owned {
     /// Whether the reader is at the end of the log, and nobody has looked yet how far that
     /// is.
     pub at_end: bool,
+    /// Where that is, if the reader has said it.
+    pub end: Option<Offset>,
+    /// Where the shard was when the reader was last at the end.
+    pub ended_at: Option<Offset>,
     /// What did not count since the log had to be compared before: the end, or a record. If
     /// it comes again after that, it is of the same log.
     pub doubtful_end: bool,
@@ -60,6 +64,8 @@ impl Owned {
             suspect_since: None,
             doubt_after: LONG,
             at_end: false,
+            end: None,
+            ended_at: None,
             doubtful_end: false,
             doubtful: None,
             announced: false,
@@ -83,7 +89,7 @@ impl Owned {
             self.waits_from_now();
         }
         self.footing.doubt();
-        self.at_end = false;
+        (self.at_end, self.end, self.ended_at) = (false, None, None);
     }
 
     /// What it has been waiting for could not come until now.

@@ -6,8 +6,8 @@ use super::partition::Owned;
 use super::silence::LONG;
 use super::{IDLE, Worker, WorkerError, end_of, is_read};
 use crate::checkpoint::RecordId;
-use crate::kafka::batch::{Batch, Taken};
 use crate::kafka::client::Context;
+use crate::native::batch::{Batch, NoRecord, Taken};
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
 
@@ -66,8 +66,12 @@ impl Worker {
                 return Ok(());
             }
             Some(Ok(message)) => self.fold_run(&mut vec![Taken::of(&message)], &mut Vec::new())?,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.reached_end(partition, None);
+                true
+            }
             Some(Err(error)) => {
-                self.mind(error, &[])?;
+                self.trouble(error)?;
                 true
             }
         };
@@ -94,11 +98,17 @@ impl Worker {
                     }
                     run.push(taken);
                 }
-                Err(error) => {
+                Err(no_record) => {
                     // What follows may have the log compared with what was folded.
                     self.fold_run(&mut run, &mut anew)?;
-                    if self.mind(error, &anew)? {
-                        return Ok(false);
+                    match no_record {
+                        NoRecord::End { partition, .. } if anew.contains(&partition) => {}
+                        NoRecord::End { partition, at } => self.reached_end(partition, Some(at)),
+                        NoRecord::Error(error) => {
+                            if self.trouble(error)? {
+                                return Ok(false);
+                            }
+                        }
                     }
                     has_waited = true;
                 }
@@ -137,25 +147,12 @@ impl Worker {
         Ok(has_waited)
     }
 
-    /// Takes in what stands in the place of a record; whether all is read anew therefore.
-    /// `anew`: partitions that are by now.
-    fn mind(&mut self, error: KafkaError, anew: &[Partition]) -> Result<bool, WorkerError> {
-        match error {
-            KafkaError::PartitionEOF(partition) => {
-                if !anew.contains(&partition) {
-                    self.reached_end(partition);
-                }
-                Ok(false)
-            }
-            error => self.trouble(error),
-        }
-    }
-
     /// The reader is at the end of a partition: it has handed out all records up to where
-    /// it is.
-    fn reached_end(&mut self, partition: Partition) {
+    /// it is; `at`, if it says that.
+    fn reached_end(&mut self, partition: Partition, at: Option<Offset>) {
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.at_end = true;
+            (owned.at_end, owned.end) = (true, at);
+            owned.ended_at = Some(owned.shard.offset());
             owned.doubt_after = LONG;
         }
     }
@@ -179,8 +176,9 @@ impl Worker {
             owned.at_end = false;
             let comes_again = std::mem::take(&mut owned.doubtful_end);
             let offset = owned.shard.offset();
-            let position = positions.get(&partition).filter(|it| **it > offset);
-            let Some(&position) = position.filter(|_| !is_read(&self.until, partition, offset))
+            let position = owned.end.take().or(positions.get(&partition).copied());
+            let position = position.filter(|it| *it > offset);
+            let Some(position) = position.filter(|_| !is_read(&self.until, partition, offset))
             else {
                 continue;
             };
@@ -190,6 +188,7 @@ impl Worker {
             } else {
                 let end = end_of(&self.until, partition).unwrap_or(position);
                 owned.shard.skip_to(position.min(end));
+                owned.ended_at = Some(owned.shard.offset());
             }
         }
         self.read_anew(&doubtful);
@@ -235,7 +234,10 @@ impl Worker {
         let records = run.iter().map(|taken| taken.record);
         owned
             .shard
-            .apply_all(records, |place, rejected| dead.push((place, rejected)));
+            .apply_all(records, &mut self.names, |place, rejected| {
+                dead.push((place, rejected))
+            });
+        self.folded += run.len() as u64;
         // It is what the log is known by.
         owned.footing.step(&last.record, last.key);
         owned.heard_at = self.silence.last_look();

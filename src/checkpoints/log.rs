@@ -7,10 +7,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::checkpoint::RecordId;
 use crate::config::Config;
-use crate::kafka::batch::Taken;
 use crate::kafka::client::{self, Health};
 use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
+use crate::native::batch::Taken;
 use crate::offset::{Offset, Partition};
 use crate::shard::{Rules, Shard};
 

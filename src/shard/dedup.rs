@@ -79,9 +79,9 @@ impl IdSet {
         true
     }
 
-    /// Has memory bring what tells whether `id` is known.
+    /// Asks memory for what tells whether `id` is known.
     #[inline]
-    pub fn touch(&self, id: Id) {
+    pub(super) fn prefetch(&self, id: Id) {
         let hash = mix(id);
         black_box(self.index.tables[table_of(hash)].find(hash, |_| false));
     }

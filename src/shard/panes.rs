@@ -12,12 +12,11 @@
 //! that of the events whose `at` lies in it, in whatever order they came: an
 //! event that was too late for a pane is too old for every later window, too.
 
-use std::hint::black_box;
-
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Gift, Millis, seconds};
 use crate::money::Currency;
+use crate::native::prefetch;
 
 /// A rolling window of event time.
 ///
@@ -201,10 +200,12 @@ impl Panes {
         true
     }
 
-    /// Has memory bring the newest pane.
+    /// Asks memory for the newest pane, and the place behind it.
     #[inline]
-    pub fn touch(&self) {
-        black_box(self.panes.last().map(|pane| pane.start_s));
+    pub(super) fn prefetch(&self) {
+        if let Some(newest) = self.panes.last() {
+            prefetch(newest);
+        }
     }
 
     /// Puts panes together that have become old, and drops what no window
@@ -270,7 +271,7 @@ impl Panes {
     }
 
     /// Puts in panes that changed elsewhere, by their values. `watermark` is that of the
-    /// place where they were [taken](Panes::take_changed).
+    /// place where they were taken.
     pub fn set(&mut self, panes: &[Pane], watermark: Option<Millis>) {
         let Some(first) = panes.first() else { return };
         if let Some(watermark) = watermark

@@ -57,9 +57,9 @@ fn all_at_once_or_one_by_one_is_the_same() {
 
     for at_once in [1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 512, records.len()] {
         let mut shard = Shard::new(0, rules());
-        let mut found = Vec::new();
+        let (mut names, mut found) = (Names::default(), Vec::new());
         for (number, some) in records.chunks(at_once).enumerate() {
-            shard.apply_all(some.iter().copied(), |place, rejected| {
+            shard.apply_all(some.iter().copied(), &mut names, |place, rejected| {
                 found.push((number * at_once + place, rejected));
             });
         }

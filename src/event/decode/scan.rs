@@ -133,9 +133,9 @@ impl<'a> Cursor<'a> {
 fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word;
-    let equal = |byte: u8| less(word ^ ONES * u64::from(byte), 1);
+    let equal = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
     let marks = less(word, 0x20) | equal(b'"') | equal(b'\\') | equal(0x7f) | equal(0xc2);
-    marks & ONES * 0x80
+    marks & (ONES * 0x80)
 }
 
 #[cfg(test)]

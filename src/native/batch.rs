@@ -1,4 +1,4 @@
-//! Records in batches: the one place of this crate that is `unsafe`.
+//! Records in batches.
 //!
 //! librdkafka hands out hundreds of records in one call, where each `poll` of
 //! rust-rdkafka makes an event, a reference count and a message of its own. It was
@@ -14,28 +14,28 @@
 //!
 //! The tests run against librdkafka's own mock brokers. Miri cannot: it does not call
 //! into C.
-#![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rdkafka::bindings::{
-    rd_kafka_consume_batch_queue, rd_kafka_message_destroy, rd_kafka_message_timestamp,
-    rd_kafka_queue_destroy, rd_kafka_queue_get_consumer, rd_kafka_queue_t, rd_kafka_resp_err_t,
-    rd_kafka_timestamp_type_t,
+    rd_kafka_consume_batch_queue, rd_kafka_get_watermark_offsets, rd_kafka_message_destroy,
+    rd_kafka_message_timestamp, rd_kafka_queue_destroy, rd_kafka_queue_get_consumer,
+    rd_kafka_queue_t, rd_kafka_timestamp_type_t,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::{RDKafkaMessage, RDKafkaRespErr};
 
-use crate::offset::Partition;
+use crate::offset::{Offset, Partition};
 use crate::shard::Record;
 
 /// What a consumer has fetched and nobody has taken yet.
 ///
 /// It must not carry rebalances: they would be swallowed. So the consumer is one of
-/// those whose partitions are [said by hand](super::reader).
+/// those whose partitions are [said by hand](crate::kafka::reader).
 pub struct Queue<C: ConsumerContext> {
     queue: NonNull<rd_kafka_queue_t>,
     consumer: Arc<BaseConsumer<C>>,
@@ -78,6 +78,27 @@ impl<C: ConsumerContext> Queue<C> {
     }
 }
 
+impl<C: ConsumerContext> Queue<C> {
+    /// Where a partition's log ended, as brokers said with the last records that were
+    /// fetched; `None` before any were. It asks nobody. Behind it may be what is not handed
+    /// out: a transaction that is open.
+    pub fn last_known_end(&self, topic: &CStr, partition: Partition) -> Option<Offset> {
+        let (mut start, mut end) = (-1, -1);
+        // SAFETY: the handle is alive, the name ends with a zero, and both may be written.
+        let code = unsafe {
+            rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &mut start,
+                &mut end,
+            )
+        };
+        let is_known = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && end >= 0;
+        is_known.then_some(Offset(end))
+    }
+}
+
 impl<C: ConsumerContext> Drop for Queue<C> {
     fn drop(&mut self) {
         // SAFETY: it is the reference that `of` got, and the consumer is still there.
@@ -102,6 +123,22 @@ pub struct Taken<'a> {
     pub key: Option<&'a [u8]>,
     /// What the fold sees of it.
     pub record: Record<'a>,
+}
+
+/// What stands in the place of a record.
+#[derive(Clone, Debug)]
+pub enum NoRecord {
+    /// All of a partition has been handed out that is there.
+    End {
+        /// Which.
+        partition: Partition,
+        /// The next offset that will be written. (The consumer's own
+        /// [position](crate::kafka::reader::positions) is one too high after a batch with
+        /// an end in it, until the next record comes: librdkafka takes the end for a record.)
+        at: Offset,
+    },
+    /// Something went wrong.
+    Error(KafkaError),
 }
 
 impl<'a> Taken<'a> {
@@ -141,18 +178,18 @@ impl<C: ConsumerContext> Batch<C> {
     ///
     /// # Errors
     ///
-    /// What stands in its place: the end of a partition, or something that went wrong.
+    /// What stands in its place.
     ///
     /// # Panics
     ///
     /// If there is no such place.
     #[inline]
-    pub fn get(&self, place: usize) -> Result<Taken<'_>, KafkaError> {
+    pub fn get(&self, place: usize) -> Result<Taken<'_>, NoRecord> {
         let pointer = self.messages[place];
         // SAFETY: librdkafka never hands out null, and the message is ours until `drop`.
         let message = unsafe { &*pointer };
         if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(error(message.err, message.partition));
+            return Err(no_record(message));
         }
         let mut kind = rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: as above, and `kind` may be written.
@@ -186,13 +223,16 @@ impl<C: ConsumerContext> Drop for Batch<C> {
 }
 
 #[cold]
-fn error(code: rd_kafka_resp_err_t, partition: Partition) -> KafkaError {
-    match code {
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => KafkaError::PartitionEOF(partition),
+fn no_record(message: &RDKafkaMessage) -> NoRecord {
+    match message.err {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => NoRecord::End {
+            partition: message.partition,
+            at: Offset(message.offset),
+        },
         RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL => {
-            KafkaError::MessageConsumptionFatal(code.into())
+            NoRecord::Error(KafkaError::MessageConsumptionFatal(message.err.into()))
         }
-        code => KafkaError::MessageConsumption(code.into()),
+        code => NoRecord::Error(KafkaError::MessageConsumption(code.into())),
     }
 }
 
@@ -218,7 +258,6 @@ mod tests {
     use super::*;
     use crate::kafka::client::Context;
     use crate::kafka::reader::Reader;
-    use crate::offset::Offset;
 
     const PARTITIONS: Partition = 3;
 
@@ -280,17 +319,26 @@ mod tests {
         producer.flush(Duration::from_secs(30)).unwrap();
 
         let (reader, queue) = reader(&cluster);
+        assert_eq!(queue.last_known_end(c"donations", 0), None);
         let mut ends = 0;
         let batches = take_until(&queue, 100, |batch| {
-            let is_end = |&place: &usize| {
-                matches!(
-                    batch.get(place),
-                    Err(KafkaError::PartitionEOF(0..PARTITIONS))
-                )
+            let is_end = |&place: &usize| match batch.get(place) {
+                Err(NoRecord::End {
+                    partition: 0..PARTITIONS,
+                    at,
+                }) => {
+                    assert_eq!(at.0, i64::from(RECORDS / PARTITIONS));
+                    true
+                }
+                _ => false,
             };
             ends += (0..batch.len()).filter(is_end).count();
             ends >= PARTITIONS as usize
         });
+        for partition in 0..PARTITIONS {
+            let end = queue.last_known_end(c"donations", partition);
+            assert_eq!(end, Some(Offset(i64::from(RECORDS / PARTITIONS))));
+        }
         // Nothing else holds librdkafka's handle now.
         drop((reader, queue));
         let mut next = [0; PARTITIONS as usize];
