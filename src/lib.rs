@@ -27,5 +27,6 @@ pub mod publish;
 pub mod run;
 pub mod shard;
 pub mod shutdown;
+pub mod span;
 pub mod totals;
 pub mod view;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use jiff::SignedDuration;
 
 use crate::generate::{Settings, SettingsError};
+use crate::span;
 
 /// The longest demo: what is seen is kept, so it is no service.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3_600);
@@ -47,16 +47,9 @@ impl DemoArgs {
     }
 }
 
-/// A number of seconds, or a span with units.
+/// How long a demo may be.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let advice = "give seconds, or a time like 60s, 5m, 1h30m";
-    let span = match text.parse::<u32>() {
-        Ok(seconds) => Duration::from_secs(seconds.into()),
-        Err(_) => {
-            let span: SignedDuration = text.parse().map_err(|_| advice.to_owned())?;
-            Duration::try_from(span).map_err(|_| advice.to_owned())?
-        }
-    };
+    let span = span::parse(text)?;
     if span < Duration::from_secs(1) {
         return Err("give at least 1s".into());
     }
@@ -71,23 +64,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, seconds) in [
-            ("90", 90.0),
-            ("60s", 60.0),
-            ("5m", 300.0),
-            ("1h30m", 5_400.0),
-            ("1h 30m", 5_400.0),
-            ("2.5s", 2.5),
-            ("1500ms", 1.5),
-        ] {
-            assert_eq!(
-                parse_duration(text).map(|span| span.as_secs_f64()),
-                Ok(seconds),
-                "{text}"
-            );
+    fn a_demo_is_neither_too_short_nor_too_long() {
+        for text in ["1s", "60s", "24h"] {
+            assert!(parse_duration(text).is_ok(), "{text}");
         }
-        for text in ["", "soon", "-5s", "5 moons", "0", "500ms", "25h"] {
+        for text in ["0", "500ms", "25h", "soon"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
