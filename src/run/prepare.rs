@@ -65,6 +65,7 @@ pub(super) async fn prepare(
     let Some(missing) = ask(config, health, shutdown, missing).await? else {
         return Ok(None);
     };
+    let mut made = Vec::new();
     if !missing.is_empty() {
         if !config.topics.create {
             return Err(RunError::OwnTopicsMissing(missing));
@@ -77,9 +78,10 @@ pub(super) async fn prepare(
         if !created.is_empty() {
             tracing::info!("made topics {}", created.join(", "));
         }
+        made = created;
     }
     if !matches!(group, Group::Embedded) {
-        check_own(&admin, &config.topics, health, shutdown).await;
+        check_own(&admin, &config.topics, &made, health, shutdown).await;
     }
     let mut placeholder = None;
     if let Group::StandBy = group {
@@ -188,14 +190,19 @@ async fn check_donations(
     Ok(())
 }
 
-/// What holds the last of each key is compacted.
+/// What holds the last of each key is compacted. Those that were just `made` are: brokers
+/// may not say so yet.
 async fn check_own(
     admin: &AdminClient<Context>,
     topics: &TopicsConfig,
+    made: &[String],
     health: &Health,
     shutdown: &Shutdown,
 ) {
     for topic in [&topics.totals, &topics.windows] {
+        if made.contains(topic) {
+            continue;
+        }
         let settings = settings(admin, topic, health, shutdown).await;
         if settings.is_some_and(|settings| !settings.is_compacted()) {
             tracing::warn!(
