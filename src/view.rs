@@ -1,6 +1,6 @@
 //! The totals that were published last, for readers within the process.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -28,6 +28,7 @@ pub struct PublishedCut {
 pub struct TotalsView {
     totals: DashMap<Arc<str>, Total>,
     newest: watch::Sender<Option<PublishedCut>>,
+    reading_began: OnceLock<Instant>,
 }
 
 impl Default for TotalsView {
@@ -35,6 +36,7 @@ impl Default for TotalsView {
         TotalsView {
             totals: DashMap::new(),
             newest: watch::Sender::new(None),
+            reading_began: OnceLock::new(),
         }
     }
 }
@@ -50,6 +52,16 @@ impl TotalsView {
             cut: cut.clone(),
             at: Instant::now(),
         }));
+    }
+
+    /// The first partition is ours, and its reader is about to be pointed at it.
+    pub fn begin_reading(&self) {
+        self.reading_began.get_or_init(Instant::now);
+    }
+
+    /// When the first partition was ours: what came before was the start.
+    pub fn reading_began(&self) -> Option<Instant> {
+        self.reading_began.get().copied()
     }
 
     /// The newest complete cut, and a way to wait for the next.

@@ -18,6 +18,12 @@ pub fn since_boot() -> Duration {
     read(CLOCK)
 }
 
+/// Time since some moment that is the same for all processes of this machine; it stands
+/// still while the machine sleeps.
+pub fn monotonic() -> Duration {
+    read(ClockId::Monotonic)
+}
+
 /// How long this thread has been at work on a core.
 pub fn thread_time() -> Duration {
     read(ClockId::ThreadCPUTime)

@@ -273,6 +273,7 @@ impl Supervisor<'_> {
             MemberEvent::Assigned(partitions) => {
                 tracing::debug!("assigned: {partitions:?}");
                 self.placeholder = None;
+                self.view.begin_reading();
                 self.tell(&partitions, Command::Assign);
             }
             MemberEvent::Revoked {
