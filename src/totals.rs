@@ -119,6 +119,31 @@ pub fn compare(
     compare::compare(expected, &seen)
 }
 
+/// What was emitted, as anybody can read it: the newest total of each campaign, and the
+/// newest complete cut.
+pub struct Emitted(Seen);
+
+impl Emitted {
+    /// Reads both topics to their ends.
+    ///
+    /// # Errors
+    ///
+    /// No broker, a missing topic, or `shutdown`.
+    pub fn read(config: &Config, shutdown: &Shutdown) -> Result<Emitted, LogError> {
+        Ok(Emitted(Follow::open(config, shutdown)?.read_to_ends()?))
+    }
+
+    /// Checks all of it against what a log must add up to.
+    pub fn compare(&self, expected: &Expected) -> Comparison {
+        compare::compare(expected, &self.0)
+    }
+
+    /// The newest complete cut.
+    pub fn cut(&self) -> Option<&CompleteCut> {
+        self.0.complete.as_ref().map(|cut| &cut.record)
+    }
+}
+
 /// How a command that checks has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
