@@ -125,8 +125,25 @@ impl KafkaSink {
     /// Looks the donations topic up, makes it with so many partitions if it is
     /// missing, and gets ready to write.
     pub fn open(config: &Config, partitions: i32) -> Result<KafkaSink, KafkaSinkError> {
+        KafkaSink::open_with(config, partitions, &FOR_SPEED)
+    }
+
+    /// The same for records that are sent at their times: none waits for others for long, and
+    /// there is room for more than a second of them while a broker does not answer.
+    pub fn open_for_schedule(
+        config: &Config,
+        partitions: i32,
+    ) -> Result<KafkaSink, KafkaSinkError> {
+        KafkaSink::open_with(config, partitions, &FOR_SCHEDULE)
+    }
+
+    fn open_with(
+        config: &Config,
+        partitions: i32,
+        good: &[(&str, &str)],
+    ) -> Result<KafkaSink, KafkaSinkError> {
         let mut sink = KafkaSink {
-            producer: settings(&config.kafka)
+            producer: settings(&config.kafka, good)
                 .create_with_context(Reports::default())
                 .map_err(KafkaSinkError::Client)?,
             topic: config.topics.donations.clone(),
@@ -150,9 +167,19 @@ impl KafkaSink {
     /// [`KafkaSink::poll`] waits for room.
     pub fn try_send(&self, record: &Record) -> Result<bool, KafkaSinkError> {
         let partition = record.partition(self.partitions);
+        self.try_send_to(partition, record.key(), record.payload())
+    }
+
+    /// The same with a partition, a key and a value.
+    pub fn try_send_to(
+        &self,
+        partition: Partition,
+        key: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, KafkaSinkError> {
         let message = BaseRecord::to(&self.topic)
-            .key(record.key())
-            .payload(record.payload())
+            .key(key)
+            .payload(payload)
             .partition(partition);
         match self.producer.send(message) {
             Ok(()) => Ok(true),
@@ -304,22 +331,31 @@ impl KafkaSink {
     }
 }
 
-/// The producer's settings, for speed.
-fn settings(kafka: &KafkaConfig) -> ClientConfig {
-    let good = [
-        ("compression.type", "lz4"),
-        ("linger.ms", "20"),
-        // Small enough that a record is still in the processor's cache when it is
-        // sent: a queue of 500,000 made it a quarter slower.
-        ("queue.buffering.max.messages", "30000"),
-    ];
+/// Settings of a producer that is as fast as it can be.
+const FOR_SPEED: [(&str, &str); 3] = [
+    ("compression.type", "lz4"),
+    ("linger.ms", "20"),
+    // Small enough that a record is still in the processor's cache when it is
+    // sent: a queue of 500,000 made it a quarter slower.
+    ("queue.buffering.max.messages", "30000"),
+];
+
+/// Settings of a producer that waits for nobody.
+const FOR_SCHEDULE: [(&str, &str); 3] = [
+    ("compression.type", "lz4"),
+    ("linger.ms", "5"),
+    ("queue.buffering.max.messages", "1000000"),
+];
+
+/// The producer's settings.
+fn settings(kafka: &KafkaConfig, good: &[(&str, &str)]) -> ClientConfig {
     let must = [
         ("enable.idempotence", "true"),
         ("acks", "all"),
         // What counts as acknowledged rests on it.
         ("delivery.report.only.error", "true"),
     ];
-    client::settings(kafka, "generate", &good, &must)
+    client::settings(kafka, "generate", good, &must)
 }
 
 /// What librdkafka reports back.

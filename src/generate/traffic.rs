@@ -154,6 +154,12 @@ impl Traffic {
         self.made
     }
 
+    /// When the last record happened: the clock of the stream. Before the first one it has
+    /// none.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
     /// Makes the next record at its place in the simulated day; false, and
     /// nothing made, when the stream is at its end.
     pub fn next(&mut self, record: &mut Record) -> bool {
