@@ -23,13 +23,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use build::{Loaded, load};
 pub use error::{ConfigError, Problem};
 pub use layers::{Flags, RawProperty};
 pub use properties::is_secret;
 
 /// Everything that can be set, resolved and valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Serialised it holds secrets: that is for the pipe to a process of our own, and for
+/// nothing that anybody reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
@@ -55,7 +60,7 @@ impl Default for Config {
 }
 
 /// `[kafka]`
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KafkaConfig {
     /// `kafka.bootstrap_servers`: `host:port[,host:port…]`.
     pub bootstrap_servers: String,
@@ -89,7 +94,7 @@ impl fmt::Debug for KafkaConfig {
 }
 
 /// `[topics]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicsConfig {
     /// `topics.donations`: where the events are. Never created by `run`.
     pub donations: String,
@@ -108,7 +113,7 @@ pub struct TopicsConfig {
 }
 
 /// `[run]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// `run.workers`: how many threads read and fold; never 0 here (0 in the
     /// file means one a core).
@@ -128,7 +133,7 @@ pub struct RunConfig {
 }
 
 /// `[checkpoints]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointsConfig {
     /// `checkpoints.url`: where they are; `None`: there are none, and every start
     /// folds the log from its beginning.
@@ -140,7 +145,7 @@ pub struct CheckpointsConfig {
 }
 
 /// `[counting]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountingConfig {
     /// `counting.time_zone`: IANA name of the zone whose calendar days are business days.
     pub time_zone: String,
