@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchCommand;
 use crate::checkpoints::CheckpointsCommand;
 use crate::config::{self, ConfigError, Loaded, RawProperty};
 use crate::demo::DemoArgs;
@@ -35,7 +36,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done
-  1  a check failed: totals or checkpoints are not what they should be
+  1  a check failed: totals or checkpoints are not what they should be, or a
+     measurement is invalid
   2  wrong usage or configuration
   3  Kafka, a file or something else outside failed";
 
@@ -78,6 +80,12 @@ pub enum Command {
     /// It leaves no port, file or topic behind, and reads no configuration.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
+    /// Measure how fast it is, and how long an event takes, on any Kafka
+    ///
+    /// With topics, group and checkpoints of its own, which it deletes again, also after Ctrl-C.
+    /// docs/bench.md tells how to read what it prints.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Show, verify or delete checkpoints
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
@@ -386,7 +394,15 @@ mod tests {
 
         let commands: Vec<_> = text.lines().filter_map(command).collect();
         assert!(commands.len() >= 15, "only {commands:?}");
-        for name in ["run", "generate", "totals", "demo", "checkpoints", "config"] {
+        for name in [
+            "run",
+            "generate",
+            "totals",
+            "demo",
+            "bench",
+            "checkpoints",
+            "config",
+        ] {
             assert!(commands.iter().any(|words| words[1] == name), "{name}");
         }
         for words in commands {

@@ -9,6 +9,7 @@
 //! randomness, no locks.
 
 pub mod aggregate;
+pub mod bench;
 pub mod checkpoint;
 pub mod checkpoints;
 pub mod cli;

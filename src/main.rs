@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tally99::bench::{self, BenchCommand};
 use tally99::cli::{Cli, Command, ConfigCommand};
-use tally99::config::ConfigError;
+use tally99::config::{Config, ConfigError};
 use tally99::logging::Logging;
 use tally99::run::{self, RunOptions};
 use tally99::shutdown::Shutdown;
@@ -26,6 +27,8 @@ const ENDED_AT_ONCE: i32 = 130;
 enum Failure {
     /// A check found a difference, and has said so.
     Differs,
+    /// What went wrong was told to whoever asked.
+    Told,
     /// The configuration is not valid.
     Config(ConfigError),
     /// The flags ask for something that cannot be.
@@ -37,15 +40,16 @@ enum Failure {
 fn main() -> ExitCode {
     native::keep_freed_memory();
     let cli = Cli::parse();
-    // The demo says itself what goes on.
+    // The demo says itself what goes on, and so does who measures.
     let log_level = match cli.command {
-        Command::Demo(_) => "warn",
+        Command::Demo(_) | Command::Bench(BenchCommand::Measure) => "warn",
         _ => "info",
     };
     let logging = Logging::start(cli.log_format, log_level);
     match execute(cli.command, &logging) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Differs) => ExitCode::from(1),
+        Err(Failure::Told) => ExitCode::from(3),
         Err(Failure::Config(error)) => fail(&error, 2),
         Err(Failure::Usage(error)) => fail(error.as_ref(), 2),
         Err(Failure::Runtime(error)) => fail(error.as_ref(), 3),
@@ -96,6 +100,21 @@ fn execute(command: Command, logging: &Logging) -> Result<(), Failure> {
                 Ok(verdict) => judge(verdict),
                 Err(error) if error.is_usage() => Err(Failure::Usage(error.into())),
                 Err(error) => Err(runtime(error)),
+            }
+        }
+        Command::Bench(BenchCommand::Measure) => match bench::measure() {
+            true => Ok(()),
+            false => Err(Failure::Told),
+        },
+        Command::Bench(command) => {
+            let config = match command.settings() {
+                Some(settings) => settings.load()?.config,
+                None => Config::default(), // It needs none.
+            };
+            let shutdown = shutdown_on_signals().map_err(runtime)?;
+            match bench::run(&config, &command, &shutdown, out) {
+                Err(error) if error.is_usage() => Err(Failure::Usage(error.into())),
+                verdict => verdict.map_err(runtime).and_then(judge),
             }
         }
         Command::Checkpoints(command) => {

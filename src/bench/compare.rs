@@ -1,0 +1,148 @@
+//! `tally99 bench compare`: two reports, side by side.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::Error;
+use super::args::CompareArgs;
+use super::report::RESULT;
+use super::result::{Document, FORMAT, Kind, Run};
+use super::stats::median;
+use super::table::{columns, row};
+
+/// The figures of both, and what each of B is as a part of that of A.
+pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
+    let [before, after] = [&args.before, &args.after].map(|path| read(path));
+    let (before, after) = (before?, after?);
+    let (mut out, mut rows) = (differences(&before, &after), Vec::new());
+    for (name, figure) in figures(&before) {
+        let others = figures(&after);
+        let Some((_, other)) = others.into_iter().find(|(other, _)| *other == name) else {
+            continue;
+        };
+        let part = match figure {
+            0.0 => "-".into(),
+            _ => format!("{:.3}", other / figure),
+        };
+        rows.push(vec![name, number(figure), number(other), part]);
+    }
+    if rows.is_empty() {
+        return Err(Error::Usage(format!(
+            "there is nothing to compare: A is of `bench {}`, and B of `bench {}`",
+            before.command, after.command
+        )));
+    }
+    rows.insert(0, row(["", "A", "B", "B / A"]));
+    out.push_str(&columns(&rows));
+    for (name, document) in [("A", &before), ("B", &after)] {
+        for failure in document.failures() {
+            let _ = writeln!(out, "\n{name} is NOT VALID: {}", failure.trim_end());
+        }
+    }
+    Ok(out)
+}
+
+fn number(figure: f64) -> String {
+    match figure.abs() {
+        0.0..10.0 => format!("{figure:.3}"),
+        _ => crate::money::grouped(figure.round() as i64),
+    }
+}
+
+fn read(path: &Path) -> Result<Document, Error> {
+    let path = match path.is_dir() {
+        true => path.join(RESULT),
+        false => path.to_owned(),
+    };
+    let failed = |what| {
+        let path = path.clone();
+        move |source| Error::Report { what, path, source }
+    };
+    let text = fs::read_to_string(&path).map_err(failed("cannot read"))?;
+    let document: Document = serde_json::from_str(&text)
+        .map_err(io::Error::from)
+        .map_err(failed("this is no result of `tally99 bench`:"))?;
+    match document.format {
+        FORMAT => Ok(document),
+        other => {
+            let why = format!("it has format {other}, and this program knows {FORMAT}");
+            Err(failed("cannot compare")(io::Error::other(why)))
+        }
+    }
+}
+
+/// What is another machine, version or setting: then the ratios say something else.
+fn differences(before: &Document, after: &Document) -> String {
+    let mut out = String::new();
+    let mut differ = |name: &str, a: &str, b: &str| {
+        if a != b {
+            let _ = writeln!(out, "differs: {name}: {a} | {b}");
+        }
+    };
+    differ("command", &before.command, &after.command);
+    for ((name, a), (_, b)) in before.machine.rows().iter().zip(after.machine.rows()) {
+        differ(name, a, &b);
+    }
+    let names = before.settings.keys().chain(after.settings.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    for name in names {
+        let of = |document: &Document| document.settings.get(name).cloned();
+        let [a, b] = [of(before), of(after)].map(|it| it.unwrap_or("not set".into()));
+        differ(name, &a, &b);
+    }
+    let events = |document: &Document| {
+        let drained = document.drain.as_ref().map(|drain| drain.events);
+        let sent = || document.paced.as_ref().map(|paced| paced.events);
+        drained.or_else(sent).unwrap_or(0).to_string()
+    };
+    differ("events", &events(before), &events(after));
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+/// Each figure that can be compared, with its name.
+fn figures(document: &Document) -> Vec<(String, f64)> {
+    let mut figures = Vec::new();
+    let mut add = |name: String, figure: Option<f64>| {
+        figures.extend(figure.map(|figure| (name, figure)));
+    };
+    if let Some(drain) = &document.drain {
+        for kind in Kind::ALL {
+            let name = kind.name();
+            let of =
+                |figure: &dyn Fn(&Run) -> Option<f64>| median(drain.of(kind).filter_map(figure));
+            add(format!("{name}: events/s"), drain.median_rate(kind));
+            for (part, what) in ["fold", "librdkafka", "merge", "publish", "other"]
+                .iter()
+                .enumerate()
+            {
+                let cpu = of(&|run| Some(run.cpu_a_million()?[part].1));
+                add(format!("{name}: CPU s/M, {what}"), cpu);
+            }
+            let memory = of(&|run| Some(run.peak_memory_bytes? as f64 / (1 << 20) as f64));
+            add(format!("{name}: peak MiB"), memory);
+        }
+        for kind in [Kind::RawPoll, Kind::RawBatch] {
+            add(
+                format!("tally99 to {}", kind.name()),
+                median(drain.ratios(kind)),
+            );
+        }
+    }
+    if let Some(paced) = &document.paced {
+        add("events/s".into(), Some(paced.rate as f64));
+        for (what, latency) in [("readable", &paced.readable), ("visible", &paced.visible)] {
+            for (name, us) in latency.figures() {
+                add(format!("{what}, {name}, ms"), Some(us as f64 / 1_000.0));
+            }
+        }
+    }
+    if let Some(sweep) = &document.sweep {
+        add("knee, events/s".into(), sweep.knee.map(|knee| knee as f64));
+    }
+    figures
+}

@@ -1,0 +1,124 @@
+//! The sender: each event when it is due, and not before. It waits for nobody: what is late
+//! is sent as soon as it can be, and how late each was is kept.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::account::Event;
+use super::ahead::Block;
+use crate::bench::latency::{histogram, us};
+use crate::bench::measure::now_ns;
+use crate::generate::{KafkaSink, KafkaSinkError};
+use crate::shutdown::Shutdown;
+
+/// How many events are sent between two looks at the clock.
+const CHUNK: usize = 64;
+/// The shortest sleep: at high rates some hundred events become due meanwhile.
+const SLEEP_MIN: Duration = Duration::from_micros(500);
+/// The longest: so soon is an end seen that is wished.
+const SLEEP_MAX: Duration = Duration::from_millis(50);
+/// So late, a generator does not catch up any more.
+const GIVES_UP_NS: u64 = 10_000_000_000;
+/// How long brokers may take to acknowledge the last events.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was sent, and how late.
+pub(super) struct Sent {
+    pub lateness: Histogram<u64>,
+    /// How many were sent in each second.
+    pub by_second: Vec<u64>,
+    /// How late the last one was.
+    pub last_late_ns: u64,
+    /// Whether it was so late that it gave up.
+    pub gave_up: bool,
+}
+
+/// Where events go, and when they begin to.
+pub(super) struct Sending<'a> {
+    pub sink: &'a KafkaSink,
+    pub start_ns: u64,
+    pub account: Sender<Event>,
+    /// How many are sent.
+    pub count: &'a AtomicU64,
+    pub stop: &'a Shutdown,
+}
+
+impl Sending<'_> {
+    /// Sends all blocks, and waits until the brokers have them.
+    pub fn send(&self, blocks: &Receiver<Block>) -> Result<Sent, KafkaSinkError> {
+        let mut sent = Sent {
+            lateness: histogram(),
+            by_second: Vec::new(),
+            last_late_ns: 0,
+            gave_up: false,
+        };
+        for block in blocks {
+            // Before the first is sent, so that no cut can hold one that is not known.
+            let _ = self.account.send(Event::Sent(block.plan.clone()));
+            if !self.block(&block, &mut sent)? {
+                break;
+            }
+        }
+        self.sink.flush(Some(FLUSH_PATIENCE))?;
+        Ok(sent)
+    }
+
+    /// Sends a block; false if it is to be the last.
+    fn block(&self, block: &Block, sent: &mut Sent) -> Result<bool, KafkaSinkError> {
+        let due = &block.plan.due_ns;
+        let mut next = 0;
+        while next < block.len() {
+            if self.stop.has_begun() {
+                return Ok(false);
+            }
+            self.sink.poll(Duration::ZERO)?;
+            let now = now_ns().saturating_sub(self.start_ns);
+            let is_due = due[next..]
+                .iter()
+                .take(CHUNK)
+                .take_while(|&&it| it <= now)
+                .count();
+            if is_due == 0 || now_ns() < self.start_ns {
+                let wait = (self.start_ns + due[next]).saturating_sub(now_ns());
+                std::thread::sleep(Duration::from_nanos(wait).clamp(SLEEP_MIN, SLEEP_MAX));
+                continue;
+            }
+            for place in next..next + is_due {
+                self.one(block, place)?;
+            }
+            let now = now_ns() - self.start_ns;
+            for due_ns in &due[next..next + is_due] {
+                sent.last_late_ns = now.saturating_sub(*due_ns);
+                sent.lateness.saturating_record(us(sent.last_late_ns));
+            }
+            let second = (now / 1_000_000_000) as usize;
+            if sent.by_second.len() <= second {
+                sent.by_second.resize(second + 1, 0);
+            }
+            sent.by_second[second] += is_due as u64;
+            self.count.fetch_add(is_due as u64, Ordering::Relaxed);
+            next += is_due;
+            if sent.last_late_ns > GIVES_UP_NS {
+                sent.gave_up = true;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn one(&self, block: &Block, place: usize) -> Result<(), KafkaSinkError> {
+        let (key, value) = block.event(place);
+        let partition = block.plan.partitions[place];
+        let since = Instant::now();
+        while !self.sink.try_send_to(partition, key, value)? {
+            self.sink.poll(Duration::from_millis(1))?;
+            if since.elapsed() > FLUSH_PATIENCE || self.stop.has_begun() {
+                return self.sink.flush(Some(Duration::ZERO)); // It says what is missing.
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! The rate raised until it does not hold any more: the knee.
+
+use super::args::SweepArgs;
+use super::own::Own;
+use super::paced::{Found, paced};
+use super::result::{Paced, Step, Sweep};
+use super::{Error, Logs, steady};
+use crate::money::grouped;
+use crate::shutdown::Shutdown;
+
+/// A lag that grows by a smaller share of what comes in a second is noise of the cuts' interval.
+const GROWS_BY: f64 = 0.02;
+/// And it has to have grown by so many seconds of what comes in.
+const HAS_GROWN_S: f64 = 0.5;
+
+/// Tries rate after rate.
+pub(super) fn sweep(
+    own: &mut Own,
+    args: &SweepArgs,
+    stop: &Shutdown,
+) -> Result<(Sweep, Logs), Error> {
+    if args.to < args.from {
+        return Err(Error::Usage(format!(
+            "--to {} is lower than --from {}: the rate is raised",
+            args.to, args.from
+        )));
+    }
+    let mut search = Search::new(args);
+    let (mut steps, mut logs) = (Vec::new(), Vec::new());
+    let limit_ms = args.limit_p99.as_millis() as u64;
+    while let Some(rate) = search.next {
+        let plan = steady(&args.traffic, rate, args.step, args.warmup)?;
+        tracing::info!("{} events/s", grouped(rate));
+        let Found { paced, logs: its } = paced(own, &plan, stop)?;
+        let over = over(&paced, limit_ms);
+        tracing::info!(
+            "{} events/s: p99 {:.0} ms, {}",
+            grouped(rate),
+            paced.readable.p99_us as f64 / 1_000.0,
+            over.as_deref().unwrap_or("holds")
+        );
+        search.tried(rate, &over, paced.invalid.is_some());
+        if over.is_none() || logs.is_empty() {
+            logs = its; // Of the highest rate that held.
+        }
+        steps.push(Step { paced, over });
+    }
+    let sweep = Sweep {
+        limit_p99_ms: limit_ms,
+        steps,
+        knee: search.held,
+        ended: search.ended(),
+    };
+    Ok((sweep, logs))
+}
+
+/// Why a rate does not hold, if it does not.
+fn over(paced: &Paced, limit_ms: u64) -> Option<String> {
+    if let Some(why) = &paced.invalid {
+        return Some(why.clone());
+    }
+    let p99_us = paced.readable.p99_us;
+    if p99_us > limit_ms * 1_000 {
+        let ms = p99_us / 1_000;
+        return Some(format!("p99 is {ms} ms, above the limit of {limit_ms} ms"));
+    }
+    let (rate, growth) = (paced.rate as f64, paced.lag_growth);
+    let grows = growth > GROWS_BY * rate && growth * paced.measured_s > HAS_GROWN_S * rate;
+    grows.then(|| {
+        format!(
+            "the lag grows by {} events a second",
+            grouped(growth as u64)
+        )
+    })
+}
+
+/// Which rate is tried next: upwards by a factor, then halving the gap.
+struct Search {
+    next: Option<u64>,
+    factor: f64,
+    highest: u64,
+    bisect: u32,
+    /// The highest that held.
+    held: Option<u64>,
+    /// The lowest that did not.
+    failed: Option<u64>,
+    /// The lowest at which the generator fell behind.
+    generator_fell_behind: Option<u64>,
+}
+
+impl Search {
+    fn new(args: &SweepArgs) -> Search {
+        Search {
+            next: Some(args.from),
+            factor: args.factor,
+            highest: args.to,
+            bisect: args.bisect,
+            held: None,
+            failed: None,
+            generator_fell_behind: None,
+        }
+    }
+
+    fn tried(&mut self, rate: u64, over: &Option<String>, is_invalid: bool) {
+        match over {
+            None => self.held = self.held.max(Some(rate)),
+            Some(_) => {
+                self.failed = Some(self.failed.map_or(rate, |failed| failed.min(rate)));
+                if is_invalid {
+                    self.generator_fell_behind = Some(rate);
+                }
+            }
+        }
+        self.next = match (self.held, self.failed) {
+            (None, _) => None,
+            (Some(held), None) if held >= self.highest => None,
+            (Some(held), None) => {
+                Some(((held as f64 * self.factor) as u64).clamp(held + 1, self.highest))
+            }
+            (Some(held), Some(failed)) => {
+                let between = held + failed.saturating_sub(held) / 2;
+                let is_worth_it = self.bisect > 0 && failed > held + held / 100;
+                self.bisect = self.bisect.saturating_sub(1);
+                is_worth_it.then_some(between)
+            }
+        };
+    }
+
+    /// Why it ended.
+    fn ended(&self) -> String {
+        let number = |rate: u64| grouped(rate);
+        match (self.held, self.failed, self.generator_fell_behind) {
+            (None, ..) => "not even the first rate held: give a lower --from".into(),
+            (Some(_), None, _) => {
+                "the highest rate that was asked for held: give a higher --to".into()
+            }
+            (Some(_), Some(failed), Some(rate)) if rate == failed => format!(
+                "the generator fell behind at {} events/s, so this is what it could try, and not \
+                 what tally99 could take",
+                number(rate)
+            ),
+            (Some(_), Some(failed), _) => format!("{} events/s did not hold", number(failed)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which rates are tried, where those above `knee` do not hold.
+    fn rates(from: u64, to: u64, bisect: u32, knee: u64) -> (Vec<u64>, Option<u64>, String) {
+        let mut search = Search {
+            next: Some(from),
+            factor: 1.5,
+            highest: to,
+            bisect,
+            held: None,
+            failed: None,
+            generator_fell_behind: None,
+        };
+        let mut rates = Vec::new();
+        while let Some(rate) = search.next {
+            rates.push(rate);
+            let over = (rate > knee).then(|| "too high".into());
+            search.tried(rate, &over, false);
+        }
+        (rates, search.held, search.ended())
+    }
+
+    #[test]
+    fn the_gap_is_halved_once_a_rate_does_not_hold() {
+        let (tried, knee, ended) = rates(1_000, 10_000, 2, 1_700);
+        assert_eq!(tried, [1_000, 1_500, 2_250, 1_875, 1_687]);
+        assert_eq!(knee, Some(1_687));
+        assert_eq!(ended, "1,875 events/s did not hold");
+    }
+
+    #[test]
+    fn it_ends_at_the_highest_rate_and_at_the_first() {
+        let (tried, knee, ended) = rates(1_000, 2_000, 2, 5_000);
+        assert_eq!((tried, knee), (vec![1_000, 1_500, 2_000], Some(2_000)));
+        assert!(ended.contains("--to"));
+        let (tried, knee, ended) = rates(1_000, 2_000, 2, 10);
+        assert_eq!((tried, knee), (vec![1_000], None));
+        assert!(ended.contains("--from"));
+    }
+
+    #[test]
+    fn a_generator_that_fell_behind_is_not_taken_for_the_knee() {
+        let mut search = Search {
+            next: Some(100),
+            factor: 2.0,
+            highest: 1_000,
+            bisect: 0,
+            held: None,
+            failed: None,
+            generator_fell_behind: None,
+        };
+        search.tried(100, &None, false);
+        search.tried(200, &Some("late".into()), true);
+        assert_eq!((search.next, search.held), (None, Some(100)));
+        assert!(search.ended().contains("not what tally99 could take"));
+    }
+}
