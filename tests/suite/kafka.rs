@@ -227,6 +227,25 @@ impl Kafka {
         metadata.is_ok_and(|metadata| metadata.topics().iter().any(|t| t.name() == name))
     }
 
+    /// The topics whose names begin like this.
+    pub fn topics_of(&self, prefix: &str) -> Vec<String> {
+        let metadata = self.consumer().fetch_metadata(None, SOON);
+        let metadata = metadata.expect("the broker answers");
+        let names = metadata
+            .topics()
+            .iter()
+            .map(|topic| topic.name().to_owned());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    /// The groups whose names begin like this.
+    pub fn groups_of(&self, prefix: &str) -> Vec<String> {
+        let groups = self.consumer().fetch_group_list(None, SOON);
+        let groups = groups.expect("the broker answers");
+        let names = groups.groups().iter().map(|group| group.name().to_owned());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
     /// Writes records (partition, key, value) and waits until all of them are
     /// acknowledged by every copy in sync.
     pub fn produce<K: AsRef<[u8]>, V: AsRef<[u8]>>(

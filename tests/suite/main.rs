@@ -4,6 +4,7 @@
 //! module is one subject. Tests run side by side in one process and share one
 //! broker, so each makes topics and groups of its own ([`kafka::unique`]).
 
+mod bench;
 mod checkpoints;
 mod config;
 mod counting;
