@@ -145,7 +145,7 @@ fn write(traffic: &mut Traffic, record: &mut Record, sink: &KafkaSink) -> Result
 
 /// Where a topic begins and ends.
 fn look_up(own: &Own, topic: &str) -> Result<BTreeMap<Partition, (Offset, Offset)>, Error> {
-    let client = own.admin().inner();
+    let client = own.client();
     let partitions = own.ask(topic, || topics::partitions(client, topic))?;
     let Some(partitions) = partitions.filter(|&partitions| partitions > 0) else {
         return Err(Error::Refused(format!(

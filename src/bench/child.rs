@@ -37,6 +37,11 @@ impl Child {
     pub fn start(job: &Job) -> Result<Child, Error> {
         let started_ns = now_ns();
         let mut process = Command::new(std::env::current_exe()?)
+            // What `ps` shows: whose it is.
+            .arg0(format!(
+                "tally99 bench measure ({})",
+                job.config.kafka.group
+            ))
             .args(["bench", "measure"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

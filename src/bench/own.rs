@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::Client;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Error;
 use super::args::BenchSettings;
 use crate::config::Config;
+use crate::generate::KafkaSinkError;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::{clock, topics};
 
@@ -30,6 +33,8 @@ pub(super) struct Own {
     /// The settings of this bench, with a group of its own.
     config: Config,
     admin: AdminClient<Context>,
+    /// For questions: a client that is polled hears why brokers cannot be reached.
+    asker: BaseConsumer<Context>,
     health: Arc<Health>,
     runtime: tokio::runtime::Runtime,
     /// What all names begin with.
@@ -61,6 +66,9 @@ impl Own {
         let folder = settings.folder.clone().unwrap_or_else(std::env::temp_dir);
         Ok(Own {
             admin: client::admin(&config.kafka, &health)?,
+            asker: client::reader(&config.kafka).create_with_context(Context {
+                health: health.clone(),
+            })?,
             health,
             runtime: { runtime }.build()?,
             folder: folder.canonicalize()?.join(&name),
@@ -89,6 +97,8 @@ impl Own {
         let mut config = self.config.clone();
         let topic = |which: &str| format!("{}-{}-{which}", self.name, self.runs);
         config.topics.donations = donations.to_owned();
+        // Not every broker may know of it yet, if it was just made.
+        config.run.wait_for_topic = self.topics.iter().any(|own| own == donations);
         config.topics.totals = topic("totals");
         config.topics.cuts = topic("cuts");
         config.topics.windows = topic("windows");
@@ -106,7 +116,7 @@ impl Own {
         self.runs += 1;
         let topic = format!("{}-{}-donations", self.name, self.runs);
         // It says so when no broker answers, which making a topic does not.
-        self.ask(&topic, || topics::partitions(self.admin.inner(), &topic))?;
+        self.ask(&topic, || topics::partitions(self.client(), &topic))?;
         self.topics.push(topic.clone());
         let replication = self.config.topics.replication;
         let settings = [("message.timestamp.type", "LogAppendTime")];
@@ -120,10 +130,22 @@ impl Own {
                 advice.unwrap_or_else(|| error.to_string())
             ))
         })?;
+        let since = Instant::now();
+        while self.ask(&topic, || topics::partitions(self.client(), &topic))? != Some(partitions) {
+            if since.elapsed() >= ANSWER_WITHIN {
+                return Err(KafkaSinkError::NotReady { topic }.into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Ok(topic)
     }
 
     /// The client for questions.
+    pub fn client(&self) -> &Client<Context> {
+        self.asker.client()
+    }
+
+    /// The client for questions about settings.
     pub fn admin(&self) -> &AdminClient<Context> {
         &self.admin
     }
@@ -145,8 +167,13 @@ impl Own {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            // That nobody has answered says little; this tells why.
+            let heard = self.asker.poll(Duration::from_millis(200));
+            let heard = heard.and_then(Result::err);
             let kafka = &self.config.kafka;
-            if let Some(advice) = advice(&error, topic, &kafka.group) {
+            let errors = [Some(&error), heard.as_ref()].into_iter().flatten();
+            let advice = |error| advice(error, topic, &kafka.group);
+            if let Some(advice) = { errors }.find_map(advice) {
                 return Err(Error::Refused(advice));
             }
             if !self.health.note(&error) {
@@ -159,7 +186,6 @@ impl Own {
                 };
                 return Err(Error::NoBroker(kafka.bootstrap_servers.clone(), why));
             }
-            std::thread::sleep(Duration::from_millis(200));
         }
     }
 
