@@ -149,6 +149,10 @@ pub fn run(
         tracing::warn!("this is a debug build: its figures say nothing. Build with --release");
     }
     let mut own = Own::new(config, settings)?;
+    tracing::info!(
+        "what it makes is called {}…, and deleted at the end",
+        own.name()
+    );
     let mut document = Document {
         format: FORMAT,
         command: command.name().to_owned(),

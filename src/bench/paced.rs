@@ -87,7 +87,6 @@ fn measure(config: &Config, plan: &Plan, stop: &Shutdown) -> Result<Found, Error
     // Early, since an idempotent producer needs half a second to begin.
     let sink = KafkaSink::open_for_schedule(config, plan.partitions)?;
     let made = make_ahead(plan)?;
-    let before = generator_cpu();
     let mut samples = Vec::new();
     wait_for_first_cut(&child, &made, plan, &mut samples, stop)?;
 
@@ -104,6 +103,7 @@ fn measure(config: &Config, plan: &Plan, stop: &Shutdown) -> Result<Found, Error
         stop,
         end: Shutdown::default(),
     };
+    let before = generator_cpu(); // What was made ahead is not of the run.
     let (account, sent, finished, samples) = run.all(child, &sink, made.blocks, samples)?;
     let expected = made.maker.join().map_err(|_| Error::Panic("generator"))?;
     let generator_cpu_s = generator_cpu()

@@ -13,11 +13,11 @@ use crate::money::grouped;
 /// Width and height of a plot.
 const SIZE: (u32, u32) = (760, 300);
 /// Colours that differ in brightness too.
-const BLUE_: RGBColor = RGBColor(31, 90, 166);
+const AZURE: RGBColor = RGBColor(31, 90, 166);
 const ORANGE: RGBColor = RGBColor(222, 119, 16);
-const GREEN_: RGBColor = RGBColor(44, 140, 70);
+const LEAF: RGBColor = RGBColor(44, 140, 70);
 const GREY: RGBColor = RGBColor(130, 130, 130);
-const RED_: RGBColor = RGBColor(190, 30, 45);
+const CRIMSON: RGBColor = RGBColor(190, 30, 45);
 
 /// A plot, what it shows, and what its colours mean.
 pub(super) struct Plot {
@@ -131,7 +131,7 @@ pub(super) fn percentiles(paced: &Paced) -> Option<Plot> {
         Line::new(name, color, points)
     };
     let all = vec![
-        of("due to readable in Kafka", BLUE_, &paced.readable),
+        of("due to readable in Kafka", AZURE, &paced.readable),
         of("due to visible in process", ORANGE, &paced.visible),
         of("late sent (generator)", GREY, &paced.lateness),
     ];
@@ -159,7 +159,7 @@ pub(super) fn percentiles(paced: &Paced) -> Option<Plot> {
     lines("Latency by percentile", all, &axes, 0.0..end, 0.0..top)
 }
 
-/// Latency, rate and lag, second by second.
+/// Latency, rate, lag and memory, second by second.
 pub(super) fn over_time(paced: &Paced) -> Vec<Plot> {
     let seconds = &paced.seconds;
     let of = |name: &str, color, figure: &dyn Fn(usize) -> f64| {
@@ -185,16 +185,21 @@ pub(super) fn over_time(paced: &Paced) -> Vec<Plot> {
     let latencies = vec![
         latency("max", GREY, &|it| seconds[it].max_us),
         latency("p99", ORANGE, &|it| seconds[it].p99_us),
-        latency("p50", BLUE_, &|it| seconds[it].p50_us),
+        latency("p50", AZURE, &|it| seconds[it].p50_us),
     ];
     let rates = vec![
         of("readable", ORANGE, &|it| seconds[it].readable as f64),
-        of("sent", BLUE_, &|it| seconds[it].sent as f64),
+        of("sent", AZURE, &|it| seconds[it].sent as f64),
         of("due", GREY, &|it| seconds[it].due as f64),
     ];
-    let lag = vec![of("due and not readable", RED_, &|it| {
+    let lag = vec![of("due and not readable", CRIMSON, &|it| {
         seconds[it].lag as f64
     })];
+    let memory = seconds.iter().filter_map(|it| {
+        let mebibytes = it.resident_bytes? as f64 / f64::from(1 << 20);
+        Some((it.second as f64, mebibytes))
+    });
+    let memory = vec![Line::new("resident", LEAF, memory)];
     let draw = |title, all: Vec<Line>, y| {
         let top = highest(&all) * 1.05 + 0.001;
         lines(title, all, &axes(y), 0.0..end, 0.0..top)
@@ -207,6 +212,7 @@ pub(super) fn over_time(paced: &Paced) -> Vec<Plot> {
         ),
         draw("Rate over time", rates, "events a second"),
         draw("Lag over time", lag, "events"),
+        draw("Memory of tally99 over time", memory, "MiB"),
     ];
     plots.into_iter().flatten().collect()
 }
@@ -226,19 +232,19 @@ pub(super) fn sweep(sweep: &Sweep) -> Option<Plot> {
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (first, last) = (points.first()?.0, points.last()?.0);
     let limit = sweep.limit_p99_ms.max(1) as f64;
-    let mut p99 = Line::new("p99, due to readable", BLUE_, points);
+    let mut p99 = Line::new("p99, due to readable", AZURE, points);
     p99.marked = true;
     let margin = (last - first).max(first) * 0.05;
     let x = (first - margin).max(0.0)..last + margin;
     let mut all = vec![
         p99,
-        Line::new("limit", RED_, [(x.start, limit), (x.end, limit)]),
+        Line::new("limit", CRIMSON, [(x.start, limit), (x.end, limit)]),
     ];
     let lowest = all[0].points.iter().map(|(_, y)| *y).fold(limit, f64::min);
     let (bottom, top) = (lowest / 2.0, highest(&all) * 2.0);
     if let Some(knee) = sweep.knee {
         let knee = knee as f64;
-        all.push(Line::new("knee", GREEN_, [(knee, bottom), (knee, top)]));
+        all.push(Line::new("knee", LEAF, [(knee, bottom), (knee, top)]));
     }
     let axes = Axes {
         x: "events a second",
@@ -252,7 +258,7 @@ pub(super) fn sweep(sweep: &Sweep) -> Option<Plot> {
 
 /// The rate of each run, pair by pair.
 pub(super) fn pairs(drain: &Drain) -> Option<Plot> {
-    let colors = [BLUE_, ORANGE, GREY];
+    let colors = [AZURE, ORANGE, GREY];
     let all: Vec<Line> = Kind::ALL
         .into_iter()
         .zip(colors)
@@ -290,22 +296,34 @@ pub(super) fn pairs(drain: &Drain) -> Option<Plot> {
 
 /// CPU by thread, a bar for each kind of run.
 pub(super) fn cpu(drain: &Drain) -> Option<Plot> {
-    let colors = [BLUE_, ORANGE, GREEN_, RED_, GREY];
-    let bars: Vec<(&str, Vec<(&str, f64)>)> = Kind::ALL
-        .into_iter()
-        .filter_map(|kind| {
-            let parts: Vec<_> = drain
-                .of(kind)
-                .filter_map(|run| run.cpu_a_million())
-                .collect();
-            let first = parts.first()?;
-            let medians = first.iter().enumerate().map(|(index, (name, _))| {
-                let all = parts.iter().map(|parts| parts[index].1);
-                (*name, median(all).unwrap_or(0.0))
-            });
-            Some((kind.name(), medians.collect()))
-        })
-        .collect();
+    let of_kind = |kind: Kind| {
+        let runs = drain.of(kind).filter_map(|run| run.cpu_a_million());
+        let runs: Vec<_> = runs.collect();
+        let first = runs.first()?;
+        let medians = first.iter().enumerate().map(|(index, (name, _))| {
+            let all = runs.iter().map(|parts| parts[index].1);
+            (*name, median(all).unwrap_or(0.0))
+        });
+        Some((kind.name(), medians.collect()))
+    };
+    cpu_bars(Kind::ALL.into_iter().filter_map(of_kind).collect())
+}
+
+/// The same of the process that counts at a rate.
+pub(super) fn cpu_paced(paced: &Paced) -> Option<Plot> {
+    let millions = paced.sent.max(1) as f64 / 1e6;
+    let parts = paced
+        .cpu?
+        .parts()
+        .map(|(name, seconds)| (name, seconds / millions));
+    cpu_bars(vec![("tally99", parts.into())])
+}
+
+/// A bar, and what it is made of.
+type Bar<'a> = (&'a str, Vec<(&'a str, f64)>);
+
+fn cpu_bars(bars: Vec<Bar<'_>>) -> Option<Plot> {
+    let colors = [AZURE, ORANGE, LEAF, CRIMSON, GREY];
     let total = |parts: &[(&str, f64)]| parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
     let longest = bars
         .iter()

@@ -133,6 +133,9 @@ fn of_paced(out: &mut String, paced: &Paced) {
     plots::over_time(paced)
         .iter()
         .for_each(|plot| figure(out, plot));
+    plots::cpu_paced(paced)
+        .iter()
+        .for_each(|plot| figure(out, plot));
 }
 
 fn of_sweep(out: &mut String, sweep: &Sweep) {

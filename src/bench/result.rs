@@ -240,7 +240,8 @@ pub struct Paced {
     pub lag_growth: f64,
     /// CPU of the process that counts, from its start to its end.
     pub cpu: Option<Cpu>,
-    /// Seconds of CPU of the generator, librdkafka's included.
+    /// Seconds of CPU of the generator from the first event on, librdkafka's included, and
+    /// without what was made ahead.
     pub generator_cpu_s: Option<f64>,
     /// The most memory of the process that counts.
     pub peak_memory_bytes: Option<u64>,
