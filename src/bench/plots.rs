@@ -241,7 +241,10 @@ pub(super) fn sweep(sweep: &Sweep) -> Option<Plot> {
         Line::new("limit", CRIMSON, [(x.start, limit), (x.end, limit)]),
     ];
     let lowest = all[0].points.iter().map(|(_, y)| *y).fold(limit, f64::min);
-    let (bottom, top) = (lowest / 2.0, highest(&all) * 2.0);
+    // Whole decades, since only their ends have labels.
+    let decade = |ms: f64, round: fn(f64) -> f64| 10f64.powf(round(ms.log10()));
+    let bottom = decade(lowest * 0.999, f64::floor);
+    let top = decade(highest(&all) * 1.001, f64::ceil);
     if let Some(knee) = sweep.knee {
         let knee = knee as f64;
         all.push(Line::new("knee", LEAF, [(knee, bottom), (knee, top)]));

@@ -120,10 +120,8 @@ fn of_drain(out: &mut String, drain: &Drain) {
 fn of_paced(out: &mut String, paced: &Paced) {
     let _ = writeln!(
         out,
-        "<p>{} events/s for {:.0} s after {:.0} s of warm-up. {}</p>",
-        crate::money::grouped(paced.rate),
-        paced.measured_s,
-        paced.warmup_s,
+        "<p>{}. {}</p>",
+        text(&table::rate(paced)),
         text(&table::exactness(&paced.exactness))
     );
     rows(out, &table::latencies(paced), true);

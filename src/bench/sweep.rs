@@ -33,12 +33,13 @@ pub(super) fn sweep(
         tracing::info!("{} events/s", grouped(rate));
         let Found { paced, logs: its } = paced(own, &plan, stop)?;
         let over = over(&paced, limit_ms);
-        tracing::info!(
-            "{} events/s: p99 {:.0} ms, {}",
-            grouped(rate),
-            paced.readable.p99_us as f64 / 1_000.0,
-            over.as_deref().unwrap_or("holds")
-        );
+        match &over {
+            None => {
+                let p99_ms = paced.readable.p99_us / 1_000;
+                tracing::info!("{} events/s held, p99 {p99_ms} ms", grouped(rate));
+            }
+            Some(why) => tracing::info!("{} events/s did not hold: {why}", grouped(rate)),
+        }
         search.tried(rate, &over, paced.invalid.is_some());
         if over.is_none() || logs.is_empty() {
             logs = its; // Of the highest rate that held.

@@ -202,13 +202,9 @@ pub(super) fn exactness_of_all(drain: &Drain) -> String {
 }
 
 fn of_paced(paced: &Paced) -> String {
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "{} events/s for {:.0} s after {:.0} s of warm-up: {} of {} events sent\n",
-        grouped(paced.rate),
-        paced.measured_s,
-        paced.warmup_s,
+    let mut out = format!(
+        "{}: {} of {} events sent\n\n",
+        rate(paced),
         grouped(paced.sent),
         grouped(paced.events)
     );
@@ -236,6 +232,15 @@ fn of_paced(paced: &Paced) -> String {
     );
     out.push_str(&exactness(&paced.exactness));
     out
+}
+
+/// What was asked for.
+pub(super) fn rate(paced: &Paced) -> String {
+    let (rate, seconds) = (grouped(paced.rate), paced.measured_s);
+    match paced.warmup_s {
+        0.0 => format!("{rate} events/s on average for {seconds:.0} s"),
+        warmup => format!("{rate} events/s for {seconds:.0} s after {warmup:.0} s of warm-up"),
+    }
 }
 
 /// Latencies in milliseconds.
