@@ -12,7 +12,7 @@ use super::message::{Job, Measured, Message};
 use crate::shutdown::Shutdown;
 
 /// How long it may take to end once it is told to; it sees to that itself.
-const END_WITHIN: Duration = Duration::from_secs(20);
+const END_WITHIN: Duration = Duration::from_secs(70);
 /// How often it is looked whether the end is wished.
 const TICK: Duration = Duration::from_millis(50);
 

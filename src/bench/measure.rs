@@ -22,8 +22,9 @@ use crate::shutdown::Shutdown;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many looks there are to a sample that is told.
 const LOOKS_A_SAMPLE: u32 = 5;
-/// How long it may take to end in order once the job is withdrawn.
-const END_WITHIN: Duration = Duration::from_secs(15);
+/// How long it may take to end in order once the job is withdrawn: the last checkpoints of a
+/// whole day are a gigabyte.
+const END_WITHIN: Duration = Duration::from_secs(60);
 /// Exit code of a process that did not, as of one that is ended by SIGINT.
 const ENDED_AT_ONCE: i32 = 130;
 

@@ -123,12 +123,13 @@ impl Own {
         let partitions = partitions.unsigned_abs() as usize;
         let made = topics::make(&self.admin, &topic, partitions, replication, &settings);
         self.runtime.block_on(made).map_err(|error| {
-            let advice = client::advice(&error, &topic, &self.config.kafka.group);
-            Error::Refused(format!(
-                "topic {topic} cannot be made: {}. A topic of your own can be read with --topic, \
-                 and --prefix sets what these names begin with",
-                advice.unwrap_or_else(|| error.to_string())
-            ))
+            Error::Refused(match self.advice(&error, &topic) {
+                Some(advice) => advice,
+                None => format!(
+                    "topic {topic} cannot be made: {error}. A topic of yours can be read with \
+                     --topic"
+                ),
+            })
         })?;
         let since = Instant::now();
         while self.ask(&topic, || topics::partitions(self.client(), &topic))? != Some(partitions) {
@@ -172,7 +173,7 @@ impl Own {
             let heard = heard.and_then(Result::err);
             let kafka = &self.config.kafka;
             let errors = [Some(&error), heard.as_ref()].into_iter().flatten();
-            let advice = |error| advice(error, topic, &kafka.group);
+            let advice = |error| self.advice(error, topic);
             if let Some(advice) = { errors }.find_map(advice) {
                 return Err(Error::Refused(advice));
             }
@@ -186,6 +187,22 @@ impl Own {
                 };
                 return Err(Error::NoBroker(kafka.bootstrap_servers.clone(), why));
             }
+        }
+    }
+
+    /// What to do about an error that does not go away by itself. `run` needs another thing.
+    fn advice(&self, error: &KafkaError, topic: &str) -> Option<String> {
+        let is_own = topic.starts_with(&self.name);
+        match error.rdkafka_error_code()? {
+            RDKafkaErrorCode::TopicAuthorizationFailed if is_own => Some(format!(
+                "no permission for topic {topic}, which is to be made and deleted again: grant \
+                 CREATE, DESCRIBE, READ, WRITE and DELETE on topics of this prefix to this user, \
+                 or set another one with --prefix; `bench raw --topic` needs no topics of its own"
+            )),
+            RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
+                "no permission for topic {topic}: grant READ and DESCRIBE on it to this user"
+            )),
+            _ => client::advice(error, topic, &self.config.kafka.group),
         }
     }
 
@@ -300,15 +317,4 @@ fn emitted(config: &Config) -> Vec<String> {
     ]
     .map(String::clone)
     .into()
-}
-
-/// What to do about an error that does not go away. A topic that is only read needs less than
-/// what `run` needs.
-fn advice(error: &KafkaError, topic: &str, group: &str) -> Option<String> {
-    match error.rdkafka_error_code()? {
-        RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
-            "no permission for topic {topic}: grant READ and DESCRIBE on it to this user"
-        )),
-        _ => client::advice(error, topic, group),
-    }
 }

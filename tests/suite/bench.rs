@@ -192,15 +192,22 @@ fn a_topic_that_may_not_be_read_is_told() {
     let topic = kafka.new_topic("bench", 3);
     kafka.produce(&topic, [(0, "key", "value")]); // others may
     let bench = Bench::new();
-    let mut command = bench.command(&kafka.guarded_address(), "raw");
-    for (key, value) in STRANGER {
-        let name = key.replace('.', "_").to_uppercase();
-        command.env(format!("TALLY99_KAFKA_PROPERTIES_{name}"), value);
-    }
-    let refused = process::run(command.args(["--topic", &topic]), DEADLINE);
-    assert_eq!(refused.code(), 3, "{refused}");
+    let as_stranger = |line: &str| {
+        let mut command = bench.command(&kafka.guarded_address(), line);
+        for (key, value) in STRANGER {
+            let name = key.replace('.', "_").to_uppercase();
+            command.env(format!("TALLY99_KAFKA_PROPERTIES_{name}"), value);
+        }
+        let refused = process::run(&mut command, DEADLINE);
+        assert_eq!(refused.code(), 3, "{refused}");
+        refused.stderr
+    };
+    let told = as_stranger(&format!("raw --topic {topic}"));
     let grant = format!("no permission for topic {topic}: grant READ and DESCRIBE");
-    assert!(refused.stderr.contains(&grant), "{refused}");
+    assert!(told.contains(&grant), "{told}");
+    let told = as_stranger("paced --rate 10");
+    let grant = "grant CREATE, DESCRIBE, READ, WRITE and DELETE on topics of this prefix";
+    assert!(told.contains(grant), "{told}");
 }
 
 #[track_caller]
