@@ -13,10 +13,10 @@ use rdkafka::message::Message as _;
 use super::{Teller, now_ns};
 use crate::bench::message::{Measured, Message, RawMode};
 use crate::config::Config;
-use crate::kafka::batch::Queue;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::reader::{Reader, positions};
 use crate::kafka::topics::ANSWER_WITHIN;
+use crate::native::batch::{NoRecord, Queue};
 use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
@@ -242,7 +242,8 @@ impl Progress {
                     let bytes = taken.key.map_or(0, <[u8]>::len) + value;
                     self.take(taken.partition, taken.record.offset, bytes);
                 }
-                Err(error) => self.meet(error)?,
+                Err(NoRecord::End { partition, at }) => self.reaches(partition, at),
+                Err(NoRecord::Error(error)) => self.meet(error)?,
             }
         }
         if batch.is_empty() {
