@@ -12,13 +12,13 @@ pub mod batch;
 /// other, they take longer than all that is computed. Asked for ahead, many are under way
 /// at once.
 #[inline(always)]
-pub fn prefetch<T>(value: &T) {
+pub fn prefetch<T: ?Sized>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE: usize = 64;
         let start: *const i8 = std::ptr::from_ref(value).cast();
-        for line in 0..size_of::<T>().div_ceil(LINE) {
+        for line in 0..size_of_val(value).div_ceil(LINE) {
             // SAFETY: a prefetch reads nothing, and may name any address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE)) };
         }

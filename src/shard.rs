@@ -82,9 +82,9 @@ pub struct Record<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
-/// How many records are decoded before they are counted. They must not push each other
-/// out of the nearest caches.
-const AT_ONCE: usize = 128;
+/// How many records are decoded before they are counted: enough for memory to answer, and
+/// not so many that what it brings pushes out what it brought before.
+const AT_ONCE: usize = 32;
 
 /// No place.
 const UNKNOWN: u32 = u32::MAX;

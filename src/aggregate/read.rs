@@ -8,6 +8,7 @@ use super::{IDLE, Worker, WorkerError, end_of, is_read};
 use crate::checkpoint::RecordId;
 use crate::kafka::client::Context;
 use crate::native::batch::{Batch, NoRecord, Taken};
+use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
 
@@ -95,6 +96,9 @@ impl Worker {
                 Ok(taken) => {
                     if !run.last().is_none_or(|last| taken.follows(last)) {
                         has_waited |= self.fold_run(&mut run, &mut anew)?;
+                    }
+                    if let Some(payload) = taken.record.payload {
+                        prefetch(payload);
                     }
                     run.push(taken);
                 }

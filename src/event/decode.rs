@@ -9,6 +9,7 @@ mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem::take;
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
@@ -40,9 +41,10 @@ pub fn decode(payload: Option<&[u8]>) -> Result<Event<'_>, Rejected> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Rejected::new(Reason::NotUtf8, error.to_string()))?;
-    match scan::scan(text) {
-        Some(fields) => check(fields),
-        None => check(take_apart(text)?),
+    let mut fields = Fields::default();
+    match scan::scan(text, &mut fields) {
+        Some(()) => check(&mut fields),
+        None => check(&mut take_apart(text)?),
     }
 }
 
@@ -52,7 +54,7 @@ fn take_apart(text: &str) -> Result<Fields<'_>, Rejected> {
 }
 
 /// Checks the fields one by one.
-fn check(fields: Fields<'_>) -> Result<Event<'_>, Rejected> {
+fn check<'a>(fields: &mut Fields<'a>) -> Result<Event<'a>, Rejected> {
     if let Some(name) = fields.twice {
         let detail = format!("{name} stands more than once");
         return Err(Rejected::new(Reason::DuplicateField, detail));
@@ -60,12 +62,26 @@ fn check(fields: Fields<'_>) -> Result<Event<'_>, Rejected> {
     let texts = Texts {
         has_no_controls: fields.has_no_controls,
     };
-    let id = texts.required(fields.id, "id", 64, Reason::BadId)?;
-    let campaign = texts.required(fields.campaign, "campaign", 64, Reason::BadCampaign)?;
-    let donor = texts.optional(fields.donor, "donor", 64, Reason::BadDonor)?;
-    texts.optional(fields.channel, "channel", 32, Reason::BadChannel)?;
-    let refund_of = texts.optional(fields.refund_of, "refund_of", 64, Reason::BadRefundOf)?;
-    let gift = gift(fields.kind, fields.amount, fields.currency)?;
+    let id = texts.required(take(&mut fields.id), "id", 64, Reason::BadId)?;
+    let campaign = texts.required(
+        take(&mut fields.campaign),
+        "campaign",
+        64,
+        Reason::BadCampaign,
+    )?;
+    let donor = texts.optional(take(&mut fields.donor), "donor", 64, Reason::BadDonor)?;
+    texts.optional(take(&mut fields.channel), "channel", 32, Reason::BadChannel)?;
+    let refund_of = texts.optional(
+        take(&mut fields.refund_of),
+        "refund_of",
+        64,
+        Reason::BadRefundOf,
+    )?;
+    let gift = gift(
+        take(&mut fields.kind),
+        take(&mut fields.amount),
+        take(&mut fields.currency),
+    )?;
     if refund_of.is_some() && !matches!(gift, Gift::Refund(..)) {
         // A refund that lost its kind would be counted as a gift.
         return Err(Rejected::new(
@@ -73,7 +89,7 @@ fn check(fields: Fields<'_>) -> Result<Event<'_>, Rejected> {
             "refund_of on what is not a refund",
         ));
     }
-    let at = at(fields.at)?;
+    let at = at(take(&mut fields.at))?;
     Ok(Event {
         id: Id::of(&id),
         gift,
@@ -533,11 +549,12 @@ mod tests {
 
     /// What is scanned is the same event, or has the same fault, as the general decoder says.
     fn is_scanned_rightly(text: &str) -> bool {
-        let Some(fields) = scan::scan(text) else {
+        let mut fields = Fields::default();
+        if scan::scan(text, &mut fields).is_none() {
             return false;
-        };
-        let general = take_apart(text).and_then(check);
-        assert_eq!(check(fields), general, "{text}");
+        }
+        let general = take_apart(text).and_then(|mut fields| check(&mut fields));
+        assert_eq!(check(&mut fields), general, "{text}");
         true
     }
 

@@ -9,13 +9,10 @@ use std::borrow::Cow;
 
 use super::{Field, Fields, Raw};
 
-/// The fields of a flat object; `None`: the general decoder is to be asked.
-pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
+/// Puts in the fields of a flat object; `None`: the general decoder is to be asked.
+pub(super) fn scan<'a>(text: &'a str, fields: &mut Fields<'a>) -> Option<()> {
     let mut cursor = Cursor { text, at: 0 };
-    let mut fields = Fields {
-        has_no_controls: true,
-        ..Fields::default()
-    };
+    fields.has_no_controls = true;
     cursor.expect(b'{')?;
     loop {
         let name = cursor.string()?;
@@ -29,7 +26,7 @@ pub(super) fn scan(text: &str) -> Option<Fields<'_>> {
         }
     }
     cursor.skip_space();
-    (cursor.at == text.len()).then_some(fields)
+    (cursor.at == text.len()).then_some(())
 }
 
 struct Cursor<'a> {
