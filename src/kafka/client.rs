@@ -296,6 +296,10 @@ impl ClientContext for Context {
             self.health
                 .with(|state| state.last_failure = reason.to_owned());
         }
+        // An error of the client is a line of its log when a batch is taken where it stands.
+        if facility == "ERROR" && line.ends_with("brokers are down") {
+            self.health.is_down();
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", "{facility}: {line}");
@@ -376,6 +380,21 @@ mod tests {
             assert_eq!(host_and_pid(other), None, "{other}");
         }
         assert!(is_of_standby(named) && !is_of_standby(&own) && !is_of_standby("x-standby"));
+    }
+
+    #[test]
+    fn that_no_broker_answers_is_heard_from_a_line_of_the_log_too() {
+        let context = Context::default();
+        let is_down = || context.health.with(|state| state.down_since.is_some());
+        context.log(
+            RDKafkaLogLevel::Error,
+            "ERROR",
+            "rdkafka#consumer-1: something else",
+        );
+        assert!(!is_down());
+        let line = "rdkafka#consumer-1: 3/3 brokers are down";
+        context.log(RDKafkaLogLevel::Error, "ERROR", line);
+        assert!(is_down());
     }
 
     #[test]
