@@ -6,13 +6,14 @@
 //! deep it is nested, without recursion).
 
 mod scan;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::mem::take;
 
-use jiff::civil::DateTime;
-use jiff::tz::Offset;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{AT_END, AT_MIN, Event, Gift, Id, MAX_EVENT_BYTES, Millis, Reason, Rejected};
@@ -163,7 +164,7 @@ fn at(raw: Raw<'_>) -> Result<Millis, Rejected> {
     let millis = match &raw {
         Raw::Null => return Err(missing("at")),
         Raw::Integer(millis) => Some(*millis),
-        Raw::Text(text) => rfc3339(text),
+        Raw::Text(text) => time::rfc3339(text),
         _ => None,
     };
     millis.filter(|at| (AT_MIN..AT_END).contains(at)).ok_or_else(|| {
@@ -172,129 +173,6 @@ fn at(raw: Raw<'_>) -> Result<Millis, Rejected> {
         );
         Rejected::new(Reason::BadAt, detail)
     })
-}
-
-/// RFC 3339 and nothing else.
-fn rfc3339(text: &str) -> Option<Millis> {
-    usual_rfc3339(text).or_else(|| any_rfc3339(text))
-}
-
-/// The form that nearly all use, `2022-09-09T10:00:00.123+08:00` with any or no fraction,
-/// or `Z`; `None`: it is another one, or none. A parser takes three times as long.
-fn usual_rfc3339(text: &str) -> Option<Millis> {
-    let (date_time, rest) = text.as_bytes().split_first_chunk::<19>()?;
-    let [
-        y0,
-        y1,
-        y2,
-        y3,
-        b'-',
-        m0,
-        m1,
-        b'-',
-        d0,
-        d1,
-        b'T',
-        h0,
-        h1,
-        b':',
-        n0,
-        n1,
-        b':',
-        s0,
-        s1,
-    ] = *date_time
-    else {
-        return None;
-    };
-    let year = i16::from(two(y0, y1)?) * 100 + i16::from(two(y2, y3)?);
-    if year < 2000 {
-        return None; // Too early, or so in another zone; rounding differs before 1970.
-    }
-    let (month, day) = (two(m0, m1)?, two(d0, d1)?);
-    let (hour, minute, second) = (two(h0, h1)?, two(n0, n1)?, two(s0, s1)?);
-    let (mut millis, mut rest) = (0, rest);
-    if let Some((b'.', fraction)) = rest.split_first() {
-        let digits = fraction.iter().take_while(|it| it.is_ascii_digit()).count();
-        let (digits, behind) = fraction.split_at(digits);
-        let digit = |place: usize| digits.get(place).map_or(0, |it| i32::from(it - b'0'));
-        millis = digit(0) * 100 + digit(1) * 10 + digit(2);
-        rest = if digits.is_empty() {
-            return None;
-        } else {
-            behind
-        };
-    }
-    let offset_min = match *rest {
-        [b'Z'] => 0,
-        [sign @ (b'+' | b'-'), h0, h1, b':', m0, m1] => {
-            let (hours, minutes) = (two(h0, h1)?, two(m0, m1)?);
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            let ahead = i32::from(hours) * 60 + i32::from(minutes);
-            if sign == b'+' { ahead } else { -ahead }
-        }
-        _ => return None,
-    };
-    let local = DateTime::new(year, month, day, hour, minute, second, millis * 1_000_000).ok()?;
-    let utc = Offset::UTC.to_timestamp(local).ok()?;
-    Some(utc.as_millisecond() - i64::from(offset_min) * 60_000)
-}
-
-/// The number of two digits.
-#[inline]
-fn two(tens: u8, ones: u8) -> Option<i8> {
-    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
-    (tens < 10 && ones < 10).then(|| (tens * 10 + ones) as i8)
-}
-
-/// Any form. The parser behind would take more: a decimal comma, offsets of a day and
-/// longer, zones in brackets, dates without an offset. A leap second counts as the second
-/// before it.
-fn any_rfc3339(text: &str) -> Option<Millis> {
-    let (date_time, rest) = text.split_at_checked(19)?;
-    let time_from = [
-        "0000-00-00T00:00:00",
-        "0000-00-00t00:00:00",
-        "0000-00-00 00:00:00",
-    ];
-    let offset_at = rest.find(['Z', 'z', '+', '-'])?;
-    let (fraction, offset) = rest.split_at(offset_at);
-    let has_shape = time_from.iter().any(|shape| is_like(date_time, shape))
-        && (fraction.is_empty() || is_fraction(fraction))
-        && (matches!(offset, "Z" | "z") || is_offset(offset));
-    if !has_shape {
-        return None;
-    }
-    let time: jiff::Timestamp = match fraction.len() {
-        // The parser takes nine digits; of more, only milliseconds matter.
-        11.. => format!("{date_time}{}{offset}", &fraction[..10]).parse(),
-        _ => text.parse(),
-    }
-    .ok()?;
-    let is_leap_second = &date_time[17..] == "60";
-    let ends_a_day = time.as_second().rem_euclid(86_400) == 86_399;
-    (!is_leap_second || ends_a_day).then(|| time.as_millisecond())
-}
-
-/// Whether digits stand where `shape` has `0`, and its other letters where it
-/// has them.
-fn is_like(text: &str, shape: &str) -> bool {
-    let same = |(byte, like): (u8, u8)| match like {
-        b'0' => byte.is_ascii_digit(),
-        _ => byte == like,
-    };
-    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(same)
-}
-
-fn is_fraction(text: &str) -> bool {
-    let digits = text.strip_prefix('.').unwrap_or_default();
-    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn is_offset(text: &str) -> bool {
-    (is_like(text, "+00:00") || is_like(text, "-00:00")) && text[1..3] < *"24" && text[4..] < *"60"
 }
 
 /// How texts are checked.
@@ -529,200 +407,5 @@ impl<'de> Deserialize<'de> for Field {
         }
 
         deserializer.deserialize_identifier(FieldVisitor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::generate::{Record, Settings, Traffic};
-
-    #[test]
-    fn control_characters_are_those_of_unicode() {
-        for character in '\0'..='\u{3000}' {
-            let text = format!("山{character}a");
-            assert_eq!(has_control(&text), character.is_control(), "{character:?}");
-        }
-    }
-
-    /// What is scanned is the same event, or has the same fault, as the general decoder says.
-    fn is_scanned_rightly(text: &str) -> bool {
-        let mut fields = Fields::default();
-        if scan::scan(text, &mut fields).is_none() {
-            return false;
-        }
-        let general = take_apart(text).and_then(|mut fields| check(&mut fields));
-        assert_eq!(check(&mut fields), general, "{text}");
-        true
-    }
-
-    #[test]
-    fn all_that_is_no_fault_is_scanned() {
-        let settings = Settings::new(7, 20_000);
-        let (mut scanned, mut events) = (0, 0);
-        let (mut traffic, mut record) = (Traffic::new(&settings).unwrap(), Record::new());
-        while traffic.next(&mut record) {
-            let text = String::from_utf8_lossy(record.payload());
-            scanned += u32::from(is_scanned_rightly(&text));
-            events += u32::from(decode(Some(text.as_bytes())).is_ok());
-        }
-        assert!(
-            events > 19_900 && scanned >= events,
-            "{scanned} of {events}"
-        );
-    }
-
-    /// Tokens of events and what else may stand in a text, right and wrong.
-    const TOKENS: &[&str] = &[
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        ":",
-        " ",
-        "\n",
-        "\t",
-        "\u{a0}",
-        "\0",
-        "\u{7f}",
-        "\u{85}",
-        "é",
-        "山",
-        "\"id\"",
-        "\"campaign\"",
-        "\"donor\"",
-        "\"amount\"",
-        "\"currency\"",
-        "\"at\"",
-        "\"kind\"",
-        "\"refund_of\"",
-        "\"channel\"",
-        "\"other\"",
-        "\"i\\u0064\"",
-        "\"\"",
-        "\"a\"",
-        "\"CNY\"",
-        "\"refund\"",
-        "\"flower\"",
-        "\"2022-09-09T10:00:00+08:00\"",
-        "\"",
-        "\\",
-        "\"山区\u{85}\"",
-        "\"a\u{7f}\"",
-        "\"\u{e9}\"",
-        "0",
-        "-0",
-        "00",
-        "7",
-        "990",
-        "1.5",
-        "1e3",
-        "-3",
-        "999999999999999999",
-        "1000000000000000000",
-        "9223372036854775807",
-        "9223372036854775808",
-        "1662688800000",
-        "null",
-        "true",
-        "false",
-        "nul",
-        "nullx",
-    ];
-
-    #[test]
-    fn the_usual_form_of_a_time_is_read_as_any_other() {
-        let mut read = 0;
-        for date in [
-            "2022-09-09",
-            "2000-02-29",
-            "1900-02-29",
-            "2022-13-01",
-            "0000-01-01",
-            "9999-12-31",
-            "2022-1-01",
-        ] {
-            for time in [
-                "T00:00:00",
-                "T23:59:59",
-                "T23:59:60",
-                "T24:00:00",
-                "t10:00:00",
-                " 10:00:00",
-                "T1a:00:00",
-            ] {
-                for fraction in ["", ".", ".5", ".123", ".1239", ".9999999999", ",5"] {
-                    for offset in [
-                        "Z", "z", "+08:00", "-03:30", "+23:59", "+24:00", "-00:60", "", "+0800",
-                        "Z ",
-                    ] {
-                        let text = format!("{date}{time}{fraction}{offset}");
-                        if let Some(at) = usual_rfc3339(&text) {
-                            assert_eq!(Some(at), any_rfc3339(&text), "{text}");
-                            read += 1;
-                        }
-                    }
-                }
-            }
-        }
-        assert_eq!(read, 2 * 2 * 5 * 4, "times are of this form");
-    }
-
-    const EVENT: &str = r#"{"id":"a1","kind":"donation","campaign":"山区学校","donor":"d","amount":990,"currency":"CNY","at":"2022-09-09T10:00:00.123+08:00","channel":"wechat_pay"}"#;
-
-    fn token() -> impl Strategy<Value = &'static str> {
-        proptest::sample::select(TOKENS)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_000))]
-
-        #[test]
-        fn scanned_or_not_an_object_of_any_fields_is_the_same(
-            fields in proptest::collection::vec((token(), token(), token(), token()), 0..12),
-        ) {
-            let fields: Vec<_> = fields
-                .iter()
-                .map(|(name, value, before, _)| match *before {
-                    " " | "\n" | "\t" => format!("{before}{name}{before}:{before}{value}{before}"),
-                    _ => format!("{name}:{value}"),
-                })
-                .collect();
-            is_scanned_rightly(&format!("{{{}}}", fields.join(",")));
-        }
-
-        #[test]
-        fn scanned_or_not_an_event_with_a_fault_has_the_same(
-            from in 0..EVENT.len(),
-            len in 0..4usize,
-            put in proptest::collection::vec(token(), 0..3),
-        ) {
-            let (from, to) = (
-                EVENT.floor_char_boundary(from),
-                EVENT.ceil_char_boundary((from + len).min(EVENT.len())),
-            );
-            is_scanned_rightly(&format!("{}{}{}", &EVENT[..from], put.concat(), &EVENT[to..]));
-        }
-    }
-
-    #[test]
-    fn what_the_scanner_leaves_to_others_is_read_all_the_same() {
-        let plain = EVENT.to_owned();
-        assert!(is_scanned_rightly(&plain));
-        for (part, other) in [
-            (r#""id""#, r#""i\u0064""#),
-            (r#""a1""#, r#""\u0061\u0031""#),
-            ("990", "990,\"extra\":[{\"deep\":[]}]"),
-        ] {
-            let other = plain.replace(part, other);
-            assert!(!is_scanned_rightly(&other), "{other}");
-            assert_eq!(
-                decode(Some(other.as_bytes())),
-                decode(Some(plain.as_bytes()))
-            );
-        }
     }
 }

@@ -1,8 +1,7 @@
 //! A flat object taken apart in one pass: what nearly every event is.
 //!
-//! It was measured at a quarter of what the general decoder takes. Where anything stands
-//! that it does not know (an escape, a nested value, a fraction, a fault), it gives up, and
-//! the general decoder says what that is. So it decides nothing: what it takes, both take,
+//! Where anything stands that it does not know (an escape, a nested value, a fraction, a
+//! fault), it gives up, and the general decoder says what that is. So it decides nothing: what it takes, both take,
 //! and as the same. A property test holds one against the other.
 
 use std::borrow::Cow;

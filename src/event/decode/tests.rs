@@ -1,0 +1,193 @@
+//! The scanner against the general decoder, and faults of both.
+
+use proptest::prelude::*;
+
+use super::time::{any_rfc3339, usual_rfc3339};
+use super::*;
+use crate::generate::{Record, Settings, Traffic};
+
+#[test]
+fn control_characters_are_those_of_unicode() {
+    for character in '\0'..='\u{3000}' {
+        let text = format!("山{character}a");
+        assert_eq!(has_control(&text), character.is_control(), "{character:?}");
+    }
+}
+
+/// What is scanned is the same event, or has the same fault, as the general decoder says.
+fn is_scanned_rightly(text: &str) -> bool {
+    let mut fields = Fields::default();
+    if scan::scan(text, &mut fields).is_none() {
+        return false;
+    }
+    let general = take_apart(text).and_then(|mut fields| check(&mut fields));
+    assert_eq!(check(&mut fields), general, "{text}");
+    true
+}
+
+#[test]
+fn all_that_is_no_fault_is_scanned() {
+    let settings = Settings::new(7, 20_000);
+    let (mut scanned, mut events) = (0, 0);
+    let (mut traffic, mut record) = (Traffic::new(&settings).unwrap(), Record::new());
+    while traffic.next(&mut record) {
+        let text = String::from_utf8_lossy(record.payload());
+        scanned += u32::from(is_scanned_rightly(&text));
+        events += u32::from(decode(Some(text.as_bytes())).is_ok());
+    }
+    assert!(
+        events > 19_900 && scanned >= events,
+        "{scanned} of {events}"
+    );
+}
+
+/// Tokens of events and what else may stand in a text, right and wrong.
+const TOKENS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    " ",
+    "\n",
+    "\t",
+    "\u{a0}",
+    "\0",
+    "\u{7f}",
+    "\u{85}",
+    "é",
+    "山",
+    "\"id\"",
+    "\"campaign\"",
+    "\"donor\"",
+    "\"amount\"",
+    "\"currency\"",
+    "\"at\"",
+    "\"kind\"",
+    "\"refund_of\"",
+    "\"channel\"",
+    "\"other\"",
+    "\"i\\u0064\"",
+    "\"\"",
+    "\"a\"",
+    "\"CNY\"",
+    "\"refund\"",
+    "\"flower\"",
+    "\"2022-09-09T10:00:00+08:00\"",
+    "\"",
+    "\\",
+    "\"山区\u{85}\"",
+    "\"a\u{7f}\"",
+    "\"\u{e9}\"",
+    "0",
+    "-0",
+    "00",
+    "7",
+    "990",
+    "1.5",
+    "1e3",
+    "-3",
+    "999999999999999999",
+    "1000000000000000000",
+    "9223372036854775807",
+    "9223372036854775808",
+    "1662688800000",
+    "null",
+    "true",
+    "false",
+    "nul",
+    "nullx",
+];
+
+#[test]
+fn the_usual_form_of_a_time_is_read_as_any_other() {
+    let mut read = 0;
+    for date in [
+        "2022-09-09",
+        "2000-02-29",
+        "1900-02-29",
+        "2022-13-01",
+        "0000-01-01",
+        "9999-12-31",
+        "2022-1-01",
+    ] {
+        for time in [
+            "T00:00:00",
+            "T23:59:59",
+            "T23:59:60",
+            "T24:00:00",
+            "t10:00:00",
+            " 10:00:00",
+            "T1a:00:00",
+        ] {
+            for fraction in ["", ".", ".5", ".123", ".1239", ".9999999999", ",5"] {
+                for offset in [
+                    "Z", "z", "+08:00", "-03:30", "+23:59", "+24:00", "-00:60", "", "+0800", "Z ",
+                ] {
+                    let text = format!("{date}{time}{fraction}{offset}");
+                    if let Some(at) = usual_rfc3339(&text) {
+                        assert_eq!(Some(at), any_rfc3339(&text), "{text}");
+                        read += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(read, 2 * 2 * 5 * 4, "times are of this form");
+}
+
+const EVENT: &str = r#"{"id":"a1","kind":"donation","campaign":"山区学校","donor":"d","amount":990,"currency":"CNY","at":"2022-09-09T10:00:00.123+08:00","channel":"wechat_pay"}"#;
+
+fn token() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(TOKENS)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn scanned_or_not_an_object_of_any_fields_is_the_same(
+        fields in proptest::collection::vec((token(), token(), token()), 0..12),
+    ) {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value, before)| match *before {
+                " " | "\n" | "\t" => format!("{before}{name}{before}:{before}{value}{before}"),
+                _ => format!("{name}:{value}"),
+            })
+            .collect();
+        is_scanned_rightly(&format!("{{{}}}", fields.join(",")));
+    }
+
+    #[test]
+    fn scanned_or_not_an_event_with_a_fault_has_the_same(
+        from in 0..EVENT.len(),
+        len in 0..4usize,
+        put in proptest::collection::vec(token(), 0..3),
+    ) {
+        let (from, to) = (
+            EVENT.floor_char_boundary(from),
+            EVENT.ceil_char_boundary((from + len).min(EVENT.len())),
+        );
+        is_scanned_rightly(&format!("{}{}{}", &EVENT[..from], put.concat(), &EVENT[to..]));
+    }
+}
+
+#[test]
+fn what_the_scanner_leaves_to_others_is_read_all_the_same() {
+    let plain = EVENT.to_owned();
+    assert!(is_scanned_rightly(&plain));
+    for (part, other) in [
+        (r#""id""#, r#""i\u0064""#),
+        (r#""a1""#, r#""\u0061\u0031""#),
+        ("990", "990,\"extra\":[{\"deep\":[]}]"),
+    ] {
+        let other = plain.replace(part, other);
+        assert!(!is_scanned_rightly(&other), "{other}");
+        assert_eq!(
+            decode(Some(other.as_bytes())),
+            decode(Some(plain.as_bytes()))
+        );
+    }
+}
