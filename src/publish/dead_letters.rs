@@ -80,6 +80,10 @@ const FAILED_MAX: usize = 1_000;
 /// A batch holds one record, or as many as fit this size: a topic refuses a batch
 /// as a whole, and small records are not to share the fate of a large one.
 const BATCH_BYTES: usize = 16 * 1024;
+/// How long one waits for others. Each batch is a request, which costs a broker as much as
+/// thousands of events that it hands out: while much is read, a few dead letters in a
+/// thousand would take more of it than all else.
+const LINGER_MS: &str = "500";
 /// The largest record that our producer sends; larger ones are truncated.
 const MAX_BYTES: &str = "67108864";
 
@@ -103,6 +107,7 @@ impl DeadLetters {
             .set("enable.idempotence", "false")
             .set("message.max.bytes", MAX_BYTES)
             .set("batch.size", BATCH_BYTES.to_string())
+            .set("linger.ms", LINGER_MS)
             // Without a limit each of them is a request of its own, and those that a
             // checkpoint waits for stand in line behind thousands.
             .set("max.in.flight.requests.per.connection", "5")
