@@ -1,18 +1,17 @@
 //! From bytes to an [`Event`].
 //!
-//! Two steps: the object is taken apart into raw fields, then each field is checked by
-//! hand, so that every fault has its own reason. A flat object is taken apart by a
-//! [scanner](scan); all else by serde_json (which ignores what it does not know, however
-//! deep it is nested, without recursion).
+//! Two steps: the object is taken apart into raw fields by serde_json (which ignores what
+//! it does not know, however deep it is nested, without recursion), then each field is
+//! checked by hand, so that every fault has its own reason. Most events need neither: they
+//! are of the [usual form](usual).
 
-mod scan;
 #[cfg(test)]
 mod tests;
 mod time;
+mod usual;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::mem::take;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -40,49 +39,36 @@ pub fn decode(payload: Option<&[u8]>) -> Result<Event<'_>, Rejected> {
         let detail = format!("{} bytes; at most {MAX_EVENT_BYTES} are read", bytes.len());
         return Err(Rejected::new(Reason::TooLarge, detail));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Rejected::new(Reason::NotUtf8, error.to_string()))?;
-    let mut fields = Fields::default();
-    match scan::scan(text, &mut fields) {
-        Some(()) => check(&mut fields),
-        None => check(&mut take_apart(text)?),
+    let text = simdutf8::basic::from_utf8(bytes).or_else(|_| {
+        std::str::from_utf8(bytes) // It says where the fault is.
+            .map_err(|error| Rejected::new(Reason::NotUtf8, error.to_string()))
+    })?;
+    match usual::usual(text) {
+        Some(event) => Ok(event),
+        None => any(text),
     }
 }
 
-/// The fields of any object.
-fn take_apart(text: &str) -> Result<Fields<'_>, Rejected> {
-    serde_json::from_str(text).map_err(|error| Rejected::new(Reason::NotJson, error.to_string()))
+/// The event of a text of any form.
+#[cold]
+fn any(text: &str) -> Result<Event<'_>, Rejected> {
+    let fields = serde_json::from_str(text)
+        .map_err(|error| Rejected::new(Reason::NotJson, error.to_string()))?;
+    check(fields)
 }
 
 /// Checks the fields one by one.
-fn check<'a>(fields: &mut Fields<'a>) -> Result<Event<'a>, Rejected> {
+fn check(fields: Fields<'_>) -> Result<Event<'_>, Rejected> {
     if let Some(name) = fields.twice {
         let detail = format!("{name} stands more than once");
         return Err(Rejected::new(Reason::DuplicateField, detail));
     }
-    let texts = Texts {
-        has_no_controls: fields.has_no_controls,
-    };
-    let id = texts.required(take(&mut fields.id), "id", 64, Reason::BadId)?;
-    let campaign = texts.required(
-        take(&mut fields.campaign),
-        "campaign",
-        64,
-        Reason::BadCampaign,
-    )?;
-    let donor = texts.optional(take(&mut fields.donor), "donor", 64, Reason::BadDonor)?;
-    texts.optional(take(&mut fields.channel), "channel", 32, Reason::BadChannel)?;
-    let refund_of = texts.optional(
-        take(&mut fields.refund_of),
-        "refund_of",
-        64,
-        Reason::BadRefundOf,
-    )?;
-    let gift = gift(
-        take(&mut fields.kind),
-        take(&mut fields.amount),
-        take(&mut fields.currency),
-    )?;
+    let id = required(fields.id, "id", 64, Reason::BadId)?;
+    let campaign = required(fields.campaign, "campaign", 64, Reason::BadCampaign)?;
+    let donor = optional(fields.donor, "donor", 64, Reason::BadDonor)?;
+    optional(fields.channel, "channel", 32, Reason::BadChannel)?;
+    let refund_of = optional(fields.refund_of, "refund_of", 64, Reason::BadRefundOf)?;
+    let gift = gift(fields.kind, fields.amount, fields.currency)?;
     if refund_of.is_some() && !matches!(gift, Gift::Refund(..)) {
         // A refund that lost its kind would be counted as a gift.
         return Err(Rejected::new(
@@ -90,7 +76,7 @@ fn check<'a>(fields: &mut Fields<'a>) -> Result<Event<'a>, Rejected> {
             "refund_of on what is not a refund",
         ));
     }
-    let at = at(take(&mut fields.at))?;
+    let at = at(fields.at)?;
     Ok(Event {
         id: Id::of(&id),
         gift,
@@ -175,65 +161,48 @@ fn at(raw: Raw<'_>) -> Result<Millis, Rejected> {
     })
 }
 
-/// How texts are checked.
-struct Texts {
-    /// Whether it is known of all that no control character is in them.
-    has_no_controls: bool,
+fn required<'a>(
+    raw: Raw<'a>,
+    name: &str,
+    max_bytes: usize,
+    reason: Reason,
+) -> Result<Cow<'a, str>, Rejected> {
+    if matches!(raw, Raw::Null) {
+        return Err(missing(name));
+    }
+    optional(raw, name, max_bytes, reason)?
+        .ok_or_else(|| Rejected::new(reason, format!("{name} is empty")))
 }
 
-impl Texts {
-    fn required<'a>(
-        &self,
-        raw: Raw<'a>,
-        name: &str,
-        max_bytes: usize,
-        reason: Reason,
-    ) -> Result<Cow<'a, str>, Rejected> {
-        if matches!(raw, Raw::Null) {
-            return Err(missing(name));
+/// A text within its bounds; absent, null and empty are the same.
+fn optional<'a>(
+    raw: Raw<'a>,
+    name: &str,
+    max_bytes: usize,
+    reason: Reason,
+) -> Result<Option<Cow<'a, str>>, Rejected> {
+    match raw {
+        Raw::Null => Ok(None),
+        Raw::Text(text) if text.len() > max_bytes => {
+            let detail = format!("{name} has {} bytes; at most {max_bytes}", text.len());
+            Err(Rejected::new(reason, detail))
         }
-        self.optional(raw, name, max_bytes, reason)?
-            .ok_or_else(|| Rejected::new(reason, format!("{name} is empty")))
-    }
-
-    /// A text within its bounds; absent, null and empty are the same.
-    fn optional<'a>(
-        &self,
-        raw: Raw<'a>,
-        name: &str,
-        max_bytes: usize,
-        reason: Reason,
-    ) -> Result<Option<Cow<'a, str>>, Rejected> {
-        match raw {
-            Raw::Null => Ok(None),
-            Raw::Text(text) if text.len() > max_bytes => {
-                let detail = format!("{name} has {} bytes; at most {max_bytes}", text.len());
-                Err(Rejected::new(reason, detail))
-            }
-            // They would end up in keys, file names and terminals.
-            Raw::Text(text) if !self.has_no_controls && has_control(&text) => {
-                let detail = format!("{name} is {}, with a control character", Raw::Text(text));
-                Err(Rejected::new(reason, detail))
-            }
-            Raw::Text(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-            other => Err(Rejected::new(
-                reason,
-                format!("{name} is {other}, not a string"),
-            )),
+        // They would end up in keys, file names and terminals.
+        Raw::Text(text) if has_control(&text) => {
+            let detail = format!("{name} is {}, with a control character", Raw::Text(text));
+            Err(Rejected::new(reason, detail))
         }
+        Raw::Text(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        other => Err(Rejected::new(
+            reason,
+            format!("{name} is {other}, not a string"),
+        )),
     }
 }
 
 /// Whether a control character (U+0000 to U+001F, U+007F to U+009F) is in it.
 fn has_control(text: &str) -> bool {
-    // Byte by byte, which is faster than by characters: those above U+007F are
-    // the two bytes C2 80 to C2 9F.
-    let mut before = 0;
-    text.bytes().any(|byte| {
-        let of_two = before == 0xc2 && (0x80..=0x9f).contains(&byte);
-        before = byte;
-        byte < 0x20 || byte == 0x7f || of_two
-    })
+    text.chars().any(char::is_control)
 }
 
 fn missing(name: &str) -> Rejected {
@@ -249,10 +218,6 @@ enum Raw<'a> {
     Integer(i64),
     /// Anything that no field may be, in words.
     Other(&'static str),
-}
-
-impl Raw<'_> {
-    const BOOLEAN: Self = Raw::Other("a boolean");
 }
 
 impl fmt::Display for Raw<'_> {
@@ -296,7 +261,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
                 Ok(Raw::Other("not an integer of 64 bits"))
             }
             fn visit_bool<E>(self, _: bool) -> Result<Raw<'de>, E> {
-                Ok(Raw::BOOLEAN)
+                Ok(Raw::Other("a boolean"))
             }
             fn visit_unit<E>(self) -> Result<Raw<'de>, E> {
                 Ok(Raw::Null)
@@ -325,12 +290,9 @@ macro_rules! fields {
             seen: u32,
             /// A field of ours that stands more than once.
             twice: Option<&'static str>,
-            /// Whether it is known that no text has a control character.
-            has_no_controls: bool,
         }
 
         impl<'a> Fields<'a> {
-            #[inline]
             fn take(&mut self, field: Field, value: Raw<'a>) {
                 let bit = 1 << field as u32;
                 match field {

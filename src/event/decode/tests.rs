@@ -1,4 +1,4 @@
-//! The scanner against the general decoder, and faults of both.
+//! Events of the usual form against the general decoder.
 
 use proptest::prelude::*;
 
@@ -6,39 +6,26 @@ use super::time::{any_rfc3339, usual_rfc3339};
 use super::*;
 use crate::generate::{Record, Settings, Traffic};
 
-#[test]
-fn control_characters_are_those_of_unicode() {
-    for character in '\0'..='\u{3000}' {
-        let text = format!("山{character}a");
-        assert_eq!(has_control(&text), character.is_control(), "{character:?}");
-    }
-}
-
-/// What is scanned is the same event, or has the same fault, as the general decoder says.
-fn is_scanned_rightly(text: &str) -> bool {
-    let mut fields = Fields::default();
-    if scan::scan(text, &mut fields).is_none() {
+/// Whether an event is of the usual form; if so, it is the same in general.
+fn is_usual(text: &str) -> bool {
+    let Some(event) = usual::usual(text) else {
         return false;
-    }
-    let general = take_apart(text).and_then(|mut fields| check(&mut fields));
-    assert_eq!(check(&mut fields), general, "{text}");
+    };
+    assert_eq!(Ok(event), super::any(text), "{text}");
     true
 }
 
 #[test]
-fn all_that_is_no_fault_is_scanned() {
+fn all_that_is_no_fault_is_usual() {
     let settings = Settings::new(7, 20_000);
-    let (mut scanned, mut events) = (0, 0);
+    let (mut usual, mut events) = (0, 0);
     let (mut traffic, mut record) = (Traffic::new(&settings).unwrap(), Record::new());
     while traffic.next(&mut record) {
         let text = String::from_utf8_lossy(record.payload());
-        scanned += u32::from(is_scanned_rightly(&text));
+        usual += u32::from(is_usual(&text));
         events += u32::from(decode(Some(text.as_bytes())).is_ok());
     }
-    assert!(
-        events > 19_900 && scanned >= events,
-        "{scanned} of {events}"
-    );
+    assert!(events > 19_900 && usual == events, "{usual} of {events}");
 }
 
 /// Tokens of events and what else may stand in a text, right and wrong.
@@ -147,7 +134,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn scanned_or_not_an_object_of_any_fields_is_the_same(
+    fn usual_or_not_an_object_of_any_fields_is_the_same(
         fields in proptest::collection::vec((token(), token(), token()), 0..12),
     ) {
         let fields: Vec<_> = fields
@@ -157,11 +144,11 @@ proptest! {
                 _ => format!("{name}:{value}"),
             })
             .collect();
-        is_scanned_rightly(&format!("{{{}}}", fields.join(",")));
+        is_usual(&format!("{{{}}}", fields.join(",")));
     }
 
     #[test]
-    fn scanned_or_not_an_event_with_a_fault_has_the_same(
+    fn usual_or_not_an_event_with_a_fault_is_the_same(
         from in 0..EVENT.len(),
         len in 0..4usize,
         put in proptest::collection::vec(token(), 0..3),
@@ -170,21 +157,21 @@ proptest! {
             EVENT.floor_char_boundary(from),
             EVENT.ceil_char_boundary((from + len).min(EVENT.len())),
         );
-        is_scanned_rightly(&format!("{}{}{}", &EVENT[..from], put.concat(), &EVENT[to..]));
+        is_usual(&format!("{}{}{}", &EVENT[..from], put.concat(), &EVENT[to..]));
     }
 }
 
 #[test]
-fn what_the_scanner_leaves_to_others_is_read_all_the_same() {
+fn what_is_not_usual_is_read_all_the_same() {
     let plain = EVENT.to_owned();
-    assert!(is_scanned_rightly(&plain));
+    assert!(is_usual(&plain));
     for (part, other) in [
         (r#""id""#, r#""i\u0064""#),
         (r#""a1""#, r#""\u0061\u0031""#),
         ("990", "990,\"extra\":[{\"deep\":[]}]"),
     ] {
         let other = plain.replace(part, other);
-        assert!(!is_scanned_rightly(&other), "{other}");
+        assert!(!is_usual(&other), "{other}");
         assert_eq!(
             decode(Some(other.as_bytes())),
             decode(Some(plain.as_bytes()))
