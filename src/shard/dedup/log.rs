@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::super::snapshot::{Damaged, Reader};
 use crate::event::Id;
+use crate::native::prefetch;
 
 /// How many ids a piece holds: 1 MiB of them.
 const PIECE: usize = 65_536;
@@ -69,6 +70,13 @@ impl IdLog {
     pub fn id(&self, place: u64) -> Id {
         let (piece, number) = self.at(place);
         Id(piece.ids[number])
+    }
+
+    /// Asks memory for the id at a place that is held.
+    #[inline]
+    pub fn prefetch(&self, place: u64) {
+        let (piece, number) = self.at(place);
+        prefetch(&piece.ids[number]);
     }
 
     /// When the id at a place came.

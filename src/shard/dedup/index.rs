@@ -1,0 +1,335 @@
+//! Where each id stands in the log: small hash tables that grow one at a time.
+
+use wide::u8x16;
+
+use super::log::IdLog;
+use crate::event::Id;
+use crate::native::prefetch;
+
+/// By the hash of an id, the last 32 bits of its place in the log.
+///
+/// A table doubles when it is full. If all were of one size, all would double at
+/// about the same moment, and the set would be at its largest for its content.
+/// So the last gets twice as many ids as the first, those between by degrees:
+/// they double one after the other, and the set is always half way.
+#[derive(Debug)]
+pub(super) struct Index {
+    tables: Vec<Table>,
+}
+
+const TABLES: usize = 256;
+/// Into how many parts ids fall, to be shared out between the tables.
+const PARTS: usize = 4_096;
+
+/// Which table a part belongs to: table `t` gets a share of `TABLES + t`.
+const TABLE_OF: [u8; PARTS] = {
+    let mut table_of = [0; PARTS];
+    let (mut table, mut part) = (0, 0);
+    while part < PARTS {
+        // The shares of the tables up to this one, out of those of all.
+        let shares = (table + 1) * TABLES + table * (table + 1) / 2;
+        let all = TABLES * TABLES + (TABLES - 1) * TABLES / 2;
+        if part * all >= shares * PARTS {
+            table += 1;
+        } else {
+            table_of[part] = table as u8;
+            part += 1;
+        }
+    }
+    table_of
+};
+
+impl Default for Index {
+    fn default() -> Index {
+        let tables = (0..TABLES).map(|_| Table::default()).collect();
+        Index { tables }
+    }
+}
+
+impl Index {
+    /// Asks memory for what tells whether an id is known.
+    #[inline]
+    pub fn prefetch(&self, id: Id) {
+        let hash = mix(id);
+        let table = &self.tables[table_of(hash)];
+        if let Some(bucket) = table.buckets.get(table.home(hash)) {
+            prefetch(bucket);
+        }
+    }
+
+    /// What stands for an id.
+    #[inline]
+    pub fn find(&self, id: Id, log: &IdLog) -> Option<u32> {
+        let hash = mix(id);
+        let table = &self.tables[table_of(hash)];
+        let (bucket, slot) = table.find(hash, |place| log.id(log.place(place)) == id)?;
+        Some(table.buckets[bucket].places[slot])
+    }
+
+    /// Puts in what stands for an id; what stood for it before.
+    #[inline]
+    pub fn insert(&mut self, id: Id, place: u32, log: &IdLog) -> Option<u32> {
+        let hash = mix(id);
+        let table = &mut self.tables[table_of(hash)];
+        if let Some((bucket, slot)) = table.find(hash, |it| log.id(log.place(it)) == id) {
+            let known = &mut table.buckets[bucket].places[slot];
+            return Some(std::mem::replace(known, place));
+        }
+        if table.is_full() {
+            table.grow(log);
+        }
+        table.put(hash, place);
+        None
+    }
+
+    /// Takes an id out, if that is what stands for it.
+    pub fn remove(&mut self, id: Id, place: u32) {
+        let hash = mix(id);
+        self.tables[table_of(hash)].remove(hash, place);
+    }
+}
+
+/// By bits of the hash that a table of less than 2^38 ids does not look at.
+#[inline]
+fn table_of(hash: u64) -> usize {
+    TABLE_OF[(hash >> 44) as usize % PARTS].into()
+}
+
+/// Spreads an id over 64 bits: ULIDs of one moment differ in few of theirs.
+#[inline]
+fn mix(id: Id) -> u64 {
+    let (high, low) = ((id.0 >> 64) as u64, id.0 as u64);
+    let product =
+        u128::from(high ^ 0x9e37_79b9_7f4a_7c15) * u128::from(low ^ 0xd1b5_4a32_d192_ed03);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Open addressing by buckets, each a line of the caches: whether an id is known costs one
+/// look into memory, and one that can be asked for ahead.
+///
+/// An id stands in the first bucket from its home on that had room.
+#[derive(Debug, Default)]
+struct Table {
+    /// A power of two of them, or none.
+    buckets: Vec<Bucket>,
+    len: usize,
+}
+
+const SLOTS: usize = 12;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bucket {
+    /// A part of the hash for each slot, none of which is [`FREE`]. Four more, so that they
+    /// can be compared at once.
+    tags: [u8; 16],
+    places: [u32; SLOTS],
+}
+
+/// The tag of a slot in which nothing stands.
+const FREE: u8 = 0;
+
+/// Where among its tags a bucket has how many ids went on to the next, since it was full.
+const PASSED: std::ops::Range<usize> = SLOTS..16;
+
+impl Bucket {
+    const EMPTY: Bucket = Bucket {
+        tags: [FREE; 16],
+        places: [0; SLOTS],
+    };
+
+    /// Marks the slots that have a tag by bits.
+    #[inline]
+    fn slots(&self, tag: u8) -> u32 {
+        let equal = u8x16::new(self.tags).simd_eq(u8x16::splat(tag));
+        equal.to_bitmask() & ((1 << SLOTS) - 1)
+    }
+
+    #[inline]
+    fn passed(&self) -> u32 {
+        let [.., a, b, c, d] = self.tags;
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    fn set_passed(&mut self, passed: u32) {
+        self.tags[PASSED].copy_from_slice(&passed.to_le_bytes());
+    }
+}
+
+/// Goes through the slots that are marked.
+fn marked(mut slots: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = (slots != 0).then(|| slots.trailing_zeros() as usize);
+        slots &= slots.wrapping_sub(1);
+        slot
+    })
+}
+
+/// The highest bits, as no bucket goes by them.
+#[inline]
+fn tag(hash: u64) -> u8 {
+    ((hash >> 56) as u8).max(FREE + 1)
+}
+
+impl Table {
+    /// Where an id belongs.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & self.buckets.len().wrapping_sub(1)
+    }
+
+    /// The buckets in which an id may stand, from its home on.
+    #[inline]
+    fn from_home(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let (home, all) = (self.home(hash), self.buckets.len());
+        (home..home + all).map(move |at| at & (all - 1))
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<(usize, usize)> {
+        for at in self.from_home(hash) {
+            let bucket = &self.buckets[at];
+            for slot in marked(bucket.slots(tag(hash))) {
+                if is_it(bucket.places[slot]) {
+                    return Some((at, slot));
+                }
+            }
+            if bucket.passed() == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Five sixths are in use: of buckets that are fuller, too many ids go on.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.len * 6 >= self.buckets.len() * SLOTS * 5
+    }
+
+    /// Puts in an id that is not there, for which there is room.
+    #[inline]
+    fn put(&mut self, hash: u64, place: u32) {
+        let mut at = self.home(hash);
+        loop {
+            let next = (at + 1) & (self.buckets.len() - 1);
+            let bucket = &mut self.buckets[at];
+            if let Some(slot) = marked(bucket.slots(FREE)).next() {
+                bucket.tags[slot] = tag(hash);
+                bucket.places[slot] = place;
+                self.len += 1;
+                return;
+            }
+            bucket.set_passed(bucket.passed() + 1);
+            at = next;
+        }
+    }
+
+    fn remove(&mut self, hash: u64, place: u32) {
+        let Some((found, slot)) = self.find(hash, |it| it == place) else {
+            return;
+        };
+        self.buckets[found].tags[slot] = FREE;
+        self.len -= 1;
+        let passed: Vec<_> = self.from_home(hash).take_while(|&at| at != found).collect();
+        for at in passed {
+            let bucket = &mut self.buckets[at];
+            bucket.set_passed(bucket.passed() - 1);
+        }
+    }
+
+    /// Makes it twice as large. The hashes are those of the ids in the log, which lie
+    /// anywhere: those of some buckets are asked for ahead.
+    #[cold]
+    fn grow(&mut self, log: &IdLog) {
+        const AHEAD: usize = 4;
+        let doubled = vec![Bucket::EMPTY; (self.buckets.len() * 2).max(1)];
+        let old = std::mem::replace(&mut self.buckets, doubled);
+        let places = |bucket: &Bucket| {
+            let places = bucket.places;
+            let free = bucket.slots(FREE);
+            marked(!free & ((1 << SLOTS) - 1)).map(move |slot| places[slot])
+        };
+        self.len = 0;
+        for (at, bucket) in old.iter().enumerate() {
+            if let Some(ahead) = old.get(at + AHEAD) {
+                places(ahead).for_each(|place| log.prefetch(log.place(place)));
+            }
+            for place in places(bucket) {
+                self.put(mix(log.id(log.place(place))), place);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// How many ids are in it.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.len).sum()
+    }
+
+    /// What it takes when the largest table grows, and the old one is still there.
+    pub fn bytes_at_most(&self) -> usize {
+        let tables = || {
+            self.tables
+                .iter()
+                .map(|table| size_of_val(&table.buckets[..]))
+        };
+        tables().sum::<usize>() + tables().max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_get_their_share() {
+        let mut parts = [0; TABLES];
+        TABLE_OF
+            .iter()
+            .for_each(|&table| parts[table as usize] += 1);
+        assert!((10..=11).contains(&parts[0]), "{}", parts[0]);
+        assert!(
+            (21..=22).contains(&parts[TABLES - 1]),
+            "{}",
+            parts[TABLES - 1]
+        );
+    }
+
+    proptest::proptest! {
+        /// Few homes, so that ids go on to other buckets, all around and back.
+        #[test]
+        fn a_table_is_a_map(
+            steps in proptest::collection::vec((0u64..4, 0u32..30, proptest::bool::ANY), 0..400)
+        ) {
+            let mut table = Table {
+                buckets: vec![Bucket::EMPTY; 4],
+                len: 0,
+            };
+            let mut known = std::collections::BTreeSet::new();
+            for (home, number, put) in steps {
+                let (hash, place) = (home | u64::from(number) << 55, number * 4 + home as u32);
+                let found = table.find(hash, |it| it == place).is_some();
+                proptest::prop_assert_eq!(found, known.contains(&place));
+                if !put {
+                    table.remove(hash, place);
+                    known.remove(&place);
+                } else if !found && !table.is_full() {
+                    table.put(hash, place);
+                    known.insert(place);
+                }
+                proptest::prop_assert_eq!(table.len, known.len());
+            }
+            for &place in &known {
+                let hash = u64::from(place % 4) | u64::from(place / 4) << 55;
+                proptest::prop_assert!(table.find(hash, |it| it == place).is_some());
+                table.remove(hash, place);
+            }
+            for bucket in &table.buckets {
+                proptest::prop_assert_eq!(bucket.tags, Bucket::EMPTY.tags);
+            }
+        }
+    }
+}
