@@ -65,6 +65,16 @@ pub enum Gift {
     Flowers(i64),
 }
 
+impl Gift {
+    /// How much it is: minor units, or flowers.
+    pub fn amount(self) -> i64 {
+        match self {
+            Gift::Donation(money, _) | Gift::Refund(money, _) | Gift::Match(money, _) => money.0,
+            Gift::Flowers(number) => number,
+        }
+    }
+}
+
 /// Why a record cannot be counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {

@@ -15,6 +15,7 @@
 mod calendar;
 mod dedup;
 mod donors;
+mod journal;
 mod ledger;
 mod names;
 mod panes;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 pub use calendar::{Calendar, Day};
 pub use dedup::{IdSet, Ids, Segment};
-pub use donors::{Donors, DonorsUnion};
+pub use donors::{Donor, Donors, DonorsUnion};
 pub use ledger::{Figures, Ledger, Row};
 pub use names::Names;
 pub use panes::{Pane, Panes, Window};
@@ -38,10 +39,11 @@ pub use values::{Counts, Values, ValuesUpdate};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{self, Event, Millis, Reason, Rejected};
+use crate::event::{self, Event, Gift, Id, Millis, Reason, Rejected};
 use crate::money::Money;
 use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
+use journal::{Entry, Journal};
 
 /// What shapes the fold besides the code: two shards of the same prefix are
 /// equal if and only if their rules are.
@@ -88,6 +90,44 @@ const AT_ONCE: usize = 32;
 
 /// No place.
 const UNKNOWN: u32 = u32::MAX;
+
+/// A record on its way through [`Shard::apply_all`].
+struct Decoded<'a> {
+    /// Its place among the records.
+    number: usize,
+    offset: i64,
+    timestamp: Option<Millis>,
+    event: Result<Event<'a>, Rejected>,
+    /// The hash, and then the number, of its campaign's name.
+    hash: names::Hash,
+    name: u32,
+    /// The place of its campaign.
+    place: usize,
+}
+
+/// An event as it is counted.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    id: Id,
+    gift: Gift,
+    /// The place of its campaign.
+    place: usize,
+    donor: Option<Donor>,
+    at: Millis,
+}
+
+impl Given {
+    #[inline]
+    fn of(event: &Event<'_>, place: usize) -> Given {
+        Given {
+            id: event.id,
+            gift: event.gift,
+            place,
+            donor: event.donor.as_deref().map(Donor::of),
+            at: event.at,
+        }
+    }
+}
 
 /// What became of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,6 +215,10 @@ pub struct Shard {
     tally: Tally,
     ids: IdSet,
     donors: Donors,
+    /// All amounts that were counted, whatever they are, as one sum; 2^64 - 1 at most.
+    sum_of_all: u64,
+    /// What the campaigns are still to get.
+    journal: Journal,
     index: hashbrown::HashMap<Arc<str>, usize>,
     /// The same by the [numbers](Names) of names, as far as they are known.
     places: Vec<u32>,
@@ -235,6 +279,8 @@ impl Shard {
             watermark: None,
             tally: Tally::default(),
             donors: Donors::overall(),
+            sum_of_all: 0,
+            journal: Journal::default(),
             index: hashbrown::HashMap::new(),
             places: Vec::new(),
             campaigns: Vec::new(),
@@ -279,15 +325,18 @@ impl Shard {
     /// # Panics
     /// If `record.offset` lies before the shard's offset.
     pub fn apply(&mut self, record: Record<'_>) -> Outcome {
-        self.fold(&record, event::decode(record.payload), None)
+        let given = event::decode(record.payload).map(|event| {
+            let place = self.campaign(&event.campaign);
+            Given::of(&event, place)
+        });
+        self.fold(record.offset, record.timestamp, given)
     }
 
     /// Folds in records one after the other, as [`apply`](Shard::apply) does each; those
     /// that cannot be counted are said to `dead`, by their place among the records.
     ///
-    /// Most of what counting costs is waiting for memory: a campaign is one of many thousands,
-    /// and an id falls anywhere. So some records are decoded first, then all that they need is
-    /// asked for, which memory answers together; then they are counted.
+    /// Ids and campaigns lie anywhere in memory, which answers slowly. So some records are
+    /// decoded first, and what tells of theirs is asked for together.
     ///
     /// # Panics
     /// As `apply`.
@@ -298,55 +347,68 @@ impl Shard {
         mut dead: impl FnMut(usize, Rejected),
     ) {
         let mut records = records.into_iter().enumerate();
-        let mut decoded = Vec::with_capacity(AT_ONCE);
+        let mut decoded: Vec<Decoded<'_>> = Vec::with_capacity(AT_ONCE);
         loop {
             for (number, record) in records.by_ref().take(AT_ONCE) {
                 let event = event::decode(record.payload);
-                let place = event.as_ref().ok().map(|event| {
+                let mut hash = names::Hash::default();
+                if let Ok(event) = &event {
                     self.ids.prefetch(event.id);
-                    self.place(names.number(&event.campaign), &event.campaign)
-                });
-                if let Some(place) = place {
-                    prefetch(&self.campaigns[place]);
+                    hash = names.look_ahead(&event.campaign);
                 }
-                decoded.push((number, record, event, place));
+                decoded.push(Decoded {
+                    number,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    event,
+                    hash,
+                    name: UNKNOWN,
+                    place: 0,
+                });
             }
             if decoded.is_empty() {
                 return;
             }
-            for place in decoded.iter().filter_map(|it| it.3) {
-                self.campaigns[place].values.panes.prefetch();
+            for it in &mut decoded {
+                if let Ok(event) = &it.event {
+                    it.name = names.find_or_add(&event.campaign, it.hash);
+                    self.places
+                        .get(it.name as usize)
+                        .inspect(|it| prefetch(*it));
+                }
             }
-            for (number, record, event, place) in decoded.drain(..) {
-                if let Outcome::DeadLetter(rejected) = self.fold(&record, event, place) {
-                    dead(number, rejected);
+            for it in &mut decoded {
+                if let Ok(event) = &it.event {
+                    it.place = self.place(it.name, &event.campaign);
+                    self.journal.prefetch(it.place);
+                }
+            }
+            for it in decoded.drain(..) {
+                let given = it.event.map(|event| Given::of(&event, it.place));
+                if let Outcome::DeadLetter(rejected) = self.fold(it.offset, it.timestamp, given) {
+                    dead(it.number, rejected);
                 }
             }
         }
     }
 
-    /// Folds in the next record with the event that it holds, whose campaign has this place,
-    /// if that is known.
+    /// Folds in the record at `offset` with what was given by it.
     fn fold(
         &mut self,
-        record: &Record<'_>,
-        event: Result<Event<'_>, Rejected>,
-        place: Option<usize>,
+        offset: i64,
+        timestamp: Option<Millis>,
+        given: Result<Given, Rejected>,
     ) -> Outcome {
         assert!(
-            record.offset >= self.offset.0,
-            "partition {}: record {} applied to a shard at {}",
+            offset >= self.offset.0,
+            "partition {}: record {offset} applied to a shard at {}",
             self.partition,
-            record.offset,
             self.offset
         );
-        self.offset = Offset::after(record.offset);
+        self.offset = Offset::after(offset);
         self.tally.seen += 1;
-        let outcome = match event {
-            Ok(event) => {
-                let place = place.unwrap_or_else(|| self.campaign(&event.campaign));
-                self.count(&event, record.timestamp, place)
-            }
+        let outcome = match given {
+            Ok(given) => self.count(&given, timestamp),
             Err(rejected) => Outcome::DeadLetter(rejected),
         };
         match &outcome {
@@ -364,68 +426,78 @@ impl Shard {
         self.offset = self.offset.max(offset);
     }
 
-    fn count(&mut self, event: &Event<'_>, timestamp: Option<Millis>, place: usize) -> Outcome {
-        let campaign = &mut self.campaigns[place];
-        if let Some(begun) = &mut self.begun {
-            begun.encode(place, campaign); // As it was before this event.
+    /// Decides what becomes of an event, and enters it for its campaign.
+    fn count(&mut self, given: &Given, timestamp: Option<Millis>) -> Outcome {
+        let outcome = self.decide(given, timestamp);
+        let entry = match outcome {
+            Outcome::Counted => {
+                let watermark = self.watermark.unwrap_or(given.at);
+                let late = panes::is_late(given.at, watermark);
+                self.tally.late += u64::from(late);
+                self.sum_of_all = self
+                    .sum_of_all
+                    .saturating_add(given.gift.amount().unsigned_abs());
+                if let Some(donor) = given.donor {
+                    self.donors.see(donor);
+                }
+                Entry::Counted {
+                    at: given.at,
+                    gift: given.gift,
+                    donor: given.donor,
+                    late,
+                }
+            }
+            Outcome::Duplicate => Entry::Duplicate,
+            Outcome::DeadLetter(_) => Entry::DeadLetter,
+        };
+        if self.journal.is_full() {
+            self.post();
         }
-        if !campaign.changed {
-            campaign.changed = true;
-            self.changed.push(place);
-        }
-        if campaign.in_snapshot != self.next_snapshot {
-            campaign.in_snapshot = self.next_snapshot;
-            self.kept_changed.push(place);
-        }
-        let counts = &mut campaign.values.counts;
-        counts.seen += 1;
+        self.journal.enter(given.place, entry);
+        outcome
+    }
 
-        if let Err(rejected) = self.rules.check_clock(event.at, timestamp) {
-            counts.dead_letters += 1;
+    fn decide(&mut self, given: &Given, timestamp: Option<Millis>) -> Outcome {
+        if let Err(rejected) = self.rules.check_clock(given.at, timestamp) {
             return Outcome::DeadLetter(rejected);
         }
-        let watermark = self
-            .watermark
-            .map_or(event.at, |watermark| watermark.max(event.at));
-        let day = self.rules.calendar.day_of(event.at);
-        let Some(sum) = campaign.values.ledger.sum_with(day, event.gift) else {
+        let watermark = self.watermark.map_or(given.at, |it| it.max(given.at));
+        if !self.has_room_for(given) {
             // Not in the set of ids, unless it was counted before the sum grew so far.
-            if self.ids.contains(event.id, watermark) {
+            if self.ids.contains(given.id, watermark) {
                 self.watermark = Some(watermark);
-                counts.duplicates += 1;
                 return Outcome::Duplicate;
             }
-            counts.dead_letters += 1;
             let detail = format!(
-                "the sum of {} on {day} would pass {}",
-                event.campaign,
+                "the sum of {} on {} would pass {}",
+                self.campaigns[given.place].name,
+                self.rules.calendar.day_of(given.at),
                 Money::SUM_MAX.0
             );
             return Outcome::DeadLetter(Rejected::new(Reason::Overflow, detail));
-        };
+        }
         self.watermark = Some(watermark);
-        if !self.ids.insert(event.id, watermark) {
-            counts.duplicates += 1;
-            return Outcome::Duplicate;
+        match self.ids.insert(given.id, watermark) {
+            true => Outcome::Counted,
+            false => Outcome::Duplicate,
         }
+    }
 
-        campaign.values.ledger.set(sum);
-        counts.counted += 1;
-        counts.first_at = counts.first_at.min(event.at);
-        counts.last_at = counts.last_at.max(event.at);
-        if !campaign.values.panes.add(event.at, event.gift, watermark) {
-            counts.late += 1;
-            self.tally.late += 1;
-        }
-        if let Some(donor) = &event.donor {
-            self.donors.see_in_both(donor, &mut campaign.donors);
-            campaign.kept_donors_changed = true;
-            if !campaign.donors_changed {
-                campaign.donors_changed = true;
-                self.donors_changed.push(place);
-            }
-        }
-        Outcome::Counted
+    /// Whether what was given fits into the sums of its campaign. If all that was ever
+    /// given to this shard makes one sum that it fits into, it need not be looked at.
+    #[inline]
+    fn has_room_for(&mut self, given: &Given) -> bool {
+        let amount = given.gift.amount().unsigned_abs();
+        let most = self.sum_of_all.saturating_add(amount);
+        most <= Money::SUM_MAX.0.unsigned_abs() || self.looks_for_room(given)
+    }
+
+    #[cold]
+    fn looks_for_room(&mut self, given: &Given) -> bool {
+        self.post();
+        let day = self.rules.calendar.day_of(given.at);
+        let ledger = &self.campaigns[given.place].values.ledger;
+        ledger.has_room_for(day, given.gift)
     }
 
     /// The place of a campaign by the number of its name.
@@ -460,6 +532,7 @@ impl Shard {
 
     /// What changed since the last flush, and marks it as flushed.
     pub fn flush(&mut self) -> Flush {
+        self.post();
         let mut changed = std::mem::take(&mut self.changed);
         let flush = self.flush_of(self.flushed, &changed, |values, watermark| {
             values.take_changes(watermark)
@@ -472,6 +545,7 @@ impl Shard {
     /// Everything: what a worker sends first after every assignment. All sketches
     /// come with the next [`flush_donors`](Shard::flush_donors).
     pub fn full_flush(&mut self) -> Flush {
+        self.post();
         self.changed.clear();
         let all: Vec<usize> = (0..self.campaigns.len()).collect();
         self.donors_flushed = Offset::START;
@@ -526,6 +600,7 @@ impl Shard {
             return None;
         }
         self.donors_flushed = self.offset;
+        self.post();
         let mut campaigns = Vec::with_capacity(self.donors_changed.len());
         for place in self.donors_changed.drain(..) {
             let campaign = &mut self.campaigns[place];

@@ -4,9 +4,12 @@
 //! idempotent, commutative, associative. Small ones are lists of what they have
 //! seen; only those of more than about a hundred and fifty donors have registers.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
+
+use crate::native::prefetch;
 
 /// 2^11 registers a campaign: a standard error of 1.04 / √2048 = 2.3 %.
 const CAMPAIGN_LG_K: u8 = 11;
@@ -29,9 +32,36 @@ fn sort_coupons(bytes: &mut [u8]) {
     coupons.sort_unstable_by_key(|coupon| u32::from_le_bytes(*coupon));
 }
 
+/// A donor as sketches see one: a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Donor(Coupon);
+
+impl Donor {
+    /// The donor of this name.
+    #[inline]
+    pub fn of(name: &str) -> Donor {
+        Donor(Coupon::from_value(name))
+    }
+}
+
 /// The donors of a campaign, or of all, in one shard.
-#[derive(Clone, PartialEq)]
-pub struct Donors(HllSketch);
+#[derive(Clone)]
+pub struct Donors {
+    lg_k: u8,
+    seen: Seen,
+}
+
+#[derive(Clone)]
+enum Seen {
+    /// Each once, in the order in which they came. Most campaigns never have more, and
+    /// where these are is known before they are looked at.
+    Few(Vec<Coupon>),
+    Many(Box<HllSketch>),
+}
+
+/// How many a list has at most: as many as are looked through in the time of one answer of
+/// memory.
+const FEW: usize = 64;
 
 impl Donors {
     /// Nobody, with a campaign's precision.
@@ -45,7 +75,8 @@ impl Donors {
     }
 
     fn new(lg_k: u8) -> Donors {
-        Donors(HllSketch::new(lg_k, HllType::Hll8).expect("the precision is within 4..=21"))
+        let seen = Seen::Few(Vec::new());
+        Donors { lg_k, seen }
     }
 
     /// The sketch in the format of Apache DataSketches.
@@ -56,7 +87,7 @@ impl Donors {
     /// that goes by the order of donors (HIP) is left out. What is restored is
     /// estimated by its registers alone, as unions are anyway.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.0.serialize();
+        let mut bytes = self.sketch().serialize();
         match bytes[MODE] & 3 {
             LIST => sort_coupons(&mut bytes[LIST_COUPONS..]),
             SET => sort_coupons(&mut bytes[SET_COUPONS..]),
@@ -72,7 +103,8 @@ impl Donors {
     fn from_bytes(bytes: &[u8], lg_k: u8) -> Option<Donors> {
         let sketch = HllSketch::deserialize(bytes).ok()?;
         let fits = sketch.lg_config_k() == lg_k && sketch.target_type() == HllType::Hll8;
-        fits.then_some(Donors(sketch))
+        let seen = Seen::Many(Box::new(sketch));
+        fits.then_some(Donors { lg_k, seen })
     }
 
     /// A campaign's sketch from its bytes; `None` if they are none such.
@@ -85,18 +117,50 @@ impl Donors {
         Donors::from_bytes(bytes, OVERALL_LG_K)
     }
 
-    /// Takes a donor into this sketch and another, hashing once.
+    /// Takes a donor in.
     #[inline]
-    pub fn see_in_both(&mut self, donor: &str, other: &mut Donors) {
-        let coupon = Coupon::from_value(donor);
-        self.0.update_with_coupon(coupon);
-        other.0.update_with_coupon(coupon);
+    pub fn see(&mut self, donor: Donor) {
+        match &mut self.seen {
+            Seen::Few(few) if few.contains(&donor.0) => {}
+            Seen::Few(few) if few.len() < FEW => few.push(donor.0),
+            Seen::Few(_) => self.see_many(donor),
+            Seen::Many(sketch) => sketch.update_with_coupon(donor.0),
+        }
+    }
+
+    #[cold]
+    fn see_many(&mut self, donor: Donor) {
+        let mut sketch = self.sketch().into_owned();
+        sketch.update_with_coupon(donor.0);
+        self.seen = Seen::Many(Box::new(sketch));
+    }
+
+    /// The same as if all had come to it one after the other.
+    fn sketch(&self) -> Cow<'_, HllSketch> {
+        match &self.seen {
+            Seen::Many(sketch) => Cow::Borrowed(sketch),
+            Seen::Few(few) => {
+                let sketch = HllSketch::new(self.lg_k, HllType::Hll8);
+                let mut sketch = sketch.expect("the precision is within 4..=21");
+                few.iter().for_each(|&it| sketch.update_with_coupon(it));
+                Cow::Owned(sketch)
+            }
+        }
+    }
+
+    /// Asks memory for what is looked at when a donor comes, as far as it is known.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        match &self.seen {
+            Seen::Few(few) => prefetch(&few[..]),
+            Seen::Many(sketch) => prefetch(&**sketch),
+        }
     }
 }
 
 impl fmt::Debug for Donors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "about {:.0} donors", self.0.estimate())
+        write!(f, "about {:.0} donors", self.sketch().estimate())
     }
 }
 
@@ -130,7 +194,7 @@ impl DonorsUnion {
 
     /// Takes a shard's donors in; `true` if the estimate changed.
     pub fn merge(&mut self, donors: &Donors) -> bool {
-        self.union.update(&donors.0);
+        self.union.update(&donors.sketch());
         let estimate = self.union.composite_estimate().round() as u64;
         let changed = estimate != self.estimate;
         self.estimate = estimate;
@@ -151,7 +215,9 @@ mod tests {
     fn what_is_restored_is_estimated_as_before() {
         let (mut donors, mut overall) = (Donors::campaign(), Donors::overall());
         for donor in 0..20_000 {
-            donors.see_in_both(&format!("donor-{donor}"), &mut overall);
+            let name = Donor::of(&format!("donor-{donor}"));
+            donors.see(name);
+            overall.see(name);
             if donor % 500 != 0 {
                 continue;
             }

@@ -23,6 +23,49 @@ pub struct Figures {
     pub matched: Money,
 }
 
+impl Figures {
+    fn checked_add(&self, change: &Figures) -> Option<Figures> {
+        Some(Figures {
+            gifts: self.gifts + change.gifts,
+            gross: self.gross.checked_add(change.gross)?,
+            refunded: self.refunded.checked_add(change.refunded)?,
+            matched: self.matched.checked_add(change.matched)?,
+        })
+    }
+}
+
+/// What a gift adds, and to the row of which currency.
+#[inline]
+fn change_by(gift: Gift) -> (Option<Currency>, Figures) {
+    let none = Figures::default();
+    match gift {
+        Gift::Donation(gross, currency) => {
+            let gifts = 1;
+            (
+                Some(currency),
+                Figures {
+                    gifts,
+                    gross,
+                    ..none
+                },
+            )
+        }
+        Gift::Refund(refunded, currency) => (Some(currency), Figures { refunded, ..none }),
+        Gift::Match(matched, currency) => (Some(currency), Figures { matched, ..none }),
+        Gift::Flowers(number) => {
+            let (gifts, gross) = (1, Money(number));
+            (
+                None,
+                Figures {
+                    gifts,
+                    gross,
+                    ..none
+                },
+            )
+        }
+    }
+}
+
 /// The figures of one business day in one currency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -44,56 +87,50 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The row that `gift` belongs to, with the gift in it; `None` if a sum
-    /// would not fit. Nothing changes until the row is [`set`](Ledger::set).
-    pub fn sum_with(&self, day: Day, gift: Gift) -> Option<Row> {
-        let (currency, change) = match gift {
-            Gift::Donation(gross, currency) => (
-                Some(currency),
-                Figures {
-                    gifts: 1,
-                    gross,
-                    ..Figures::default()
-                },
-            ),
-            Gift::Refund(refunded, currency) => (
-                Some(currency),
-                Figures {
-                    refunded,
-                    ..Figures::default()
-                },
-            ),
-            Gift::Match(matched, currency) => (
-                Some(currency),
-                Figures {
-                    matched,
-                    ..Figures::default()
-                },
-            ),
-            Gift::Flowers(number) => (
-                None,
-                Figures {
-                    gifts: 1,
-                    gross: Money(number),
-                    ..Figures::default()
-                },
-            ),
-        };
+    /// Whether a gift can be added without a sum passing [`Money::SUM_MAX`].
+    pub fn has_room_for(&self, day: Day, gift: Gift) -> bool {
+        let (currency, change) = change_by(gift);
         let old = match self.find(day, currency) {
             Ok(place) => self.rows[place].figures,
             Err(_) => Figures::default(),
         };
-        let figures = Figures {
-            gifts: old.gifts + change.gifts,
-            gross: old.gross.checked_add(change.gross)?,
-            refunded: old.refunded.checked_add(change.refunded)?,
-            matched: old.matched.checked_add(change.matched)?,
-        };
-        Some(Row {
-            day,
-            currency,
-            figures,
-            changed: true,
+        old.checked_add(&change).is_some()
+    }
+
+    /// Adds a gift.
+    ///
+    /// # Panics
+    /// If there is [no room](Ledger::has_room_for) for it.
+    #[inline]
+    pub fn add(&mut self, day: Day, gift: Gift) {
+        let (currency, change) = change_by(gift);
+        let place = self.find(day, currency).unwrap_or_else(|place| {
+            let row = Row {
+                day,
+                currency,
+                figures: Figures::default(),
+                changed: true,
+            };
+            self.rows.insert(place, row);
+            place
+        });
+        let row = &mut self.rows[place];
+        row.changed = true;
+        let sums = row.figures.checked_add(&change);
+        row.figures = sums.expect("the sums have room");
+    }
+
+    /// No sum is higher than this: the sum of all that was ever added, 2^64 - 1 at most.
+    pub(super) fn sum_of_all(&self) -> u64 {
+        self.rows.iter().fold(0, |all, row| {
+            let Figures {
+                gross,
+                refunded,
+                matched,
+                ..
+            } = row.figures;
+            let sums = [gross, refunded, matched].map(|sum| sum.0.unsigned_abs());
+            sums.into_iter().fold(all, u64::saturating_add)
         })
     }
 

@@ -1,51 +1,138 @@
 //! Numbers for the names of campaigns.
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::native::prefetch;
 
 /// The names that the shards of one worker have met, each with a number.
 ///
 /// Every shard has campaigns of its own, in an order of its own. If each looked names up
 /// by itself, no cache would hold so many tables and names; these are looked up once, and
 /// a shard goes by the number. A shard must meet only one of these in its life.
+///
+/// Open addressing, half full at most. A name stands in the first slot from its home on that
+/// was free, so one look into memory finds it, and one that can be asked for ahead.
 #[derive(Debug, Default)]
 pub struct Names {
-    numbers: HashTable<u32>,
-    /// All names, one behind the other, and where each ends.
-    text: String,
-    ends: Vec<usize>,
+    /// A power of two of them, or none.
+    slots: Vec<Slot>,
+    /// Those that do not fit into a slot.
+    long: Vec<Box<str>>,
+    count: u32,
 }
+
+/// The longest name that stands in its slot, in bytes.
+const SHORT: usize = 27;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+struct Slot {
+    number: u32,
+    /// How many bytes of `name` are the name; [`LONG`]: four are its place among the long ones.
+    len: u8,
+    name: [u8; SHORT],
+}
+
+const LONG: u8 = u8::MAX;
+
+/// The number of a slot in which nothing stands.
+const FREE: u32 = u32::MAX;
+
+const EMPTY: Slot = Slot {
+    number: FREE,
+    len: 0,
+    name: [0; SHORT],
+};
+
+/// What a name is found by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hash(u64);
 
 impl Names {
     /// The number of a name, from 0 on; a new name is given the next.
-    #[inline]
     pub fn number(&mut self, name: &str) -> u32 {
-        let hash = xxh3_64(name.as_bytes());
-        let (text, ends) = (&self.text, &self.ends);
-        let is_it = |&number: &u32| of(text, ends, number) == name.as_bytes();
-        match self.numbers.find(hash, is_it) {
-            Some(&number) => number,
-            None => self.add(name, hash),
+        let hash = self.look_ahead(name);
+        self.find_or_add(name, hash)
+    }
+
+    /// Asks memory for what tells the number of a name.
+    #[inline]
+    pub(super) fn look_ahead(&self, name: &str) -> Hash {
+        let hash = Hash(xxh3_64(name.as_bytes()));
+        if let Some(slot) = self.slots.get(self.home(hash)) {
+            prefetch(slot);
+        }
+        hash
+    }
+
+    /// The number of a name by its hash.
+    #[inline]
+    pub(super) fn find_or_add(&mut self, name: &str, hash: Hash) -> u32 {
+        let mut at = self.home(hash);
+        while let Some(slot) = self.slots.get(at).filter(|slot| slot.number != FREE) {
+            if self.name(slot) == name.as_bytes() {
+                return slot.number;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.add(name, hash)
+    }
+
+    #[inline]
+    fn home(&self, hash: Hash) -> usize {
+        hash.0 as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    #[inline]
+    fn name<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
+        match slot.len {
+            LONG => {
+                let [a, b, c, d, ..] = slot.name;
+                self.long[u32::from_le_bytes([a, b, c, d]) as usize].as_bytes()
+            }
+            len => &slot.name[..usize::from(len)],
         }
     }
 
     #[cold]
-    fn add(&mut self, name: &str, hash: u64) -> u32 {
-        let number = self.ends.len() as u32;
-        self.text.push_str(name);
-        self.ends.push(self.text.len());
-        let (text, ends) = (&self.text, &self.ends);
-        let hash_of = |&number: &u32| xxh3_64(of(text, ends, number));
-        self.numbers.insert_unique(hash, number, hash_of);
-        number
+    fn add(&mut self, name: &str, hash: Hash) -> u32 {
+        if self.slots.len() <= 2 * self.count as usize {
+            self.grow();
+        }
+        let mut slot = Slot {
+            number: self.count,
+            len: name.len() as u8,
+            name: [0; SHORT],
+        };
+        if name.len() <= SHORT {
+            slot.name[..name.len()].copy_from_slice(name.as_bytes());
+        } else {
+            slot.len = LONG;
+            slot.name[..4].copy_from_slice(&(self.long.len() as u32).to_le_bytes());
+            self.long.push(name.into());
+        }
+        self.count += 1;
+        self.put(slot, hash);
+        slot.number
     }
-}
 
-#[inline]
-fn of<'a>(text: &'a str, ends: &[usize], number: u32) -> &'a [u8] {
-    let number = number as usize;
-    let start = number.checked_sub(1).map_or(0, |before| ends[before]);
-    &text.as_bytes()[start..ends[number]]
+    fn put(&mut self, slot: Slot, hash: Hash) {
+        let mut at = self.home(hash);
+        while self.slots[at].number != FREE {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = slot;
+    }
+
+    fn grow(&mut self) {
+        let doubled = vec![EMPTY; (2 * self.slots.len()).max(1_024)];
+        for slot in std::mem::replace(&mut self.slots, doubled) {
+            if slot.number != FREE {
+                let hash = Hash(xxh3_64(self.name(&slot)));
+                self.put(slot, hash);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,12 +144,13 @@ mod tests {
         let mut names = Names::default();
         for _ in 0..2 {
             for number in 0..5_000 {
-                assert_eq!(names.number(&format!("campaign {number}")), number);
+                // Short ones and long ones, and one that is the beginning of another.
+                let name = format!("campaign {number}{}", "-".repeat(number % 40));
+                assert_eq!(names.number(&name), number as u32);
             }
         }
-        // The borders between names are no part of them.
-        assert_eq!(names.number("campaign 0campaign 1"), 5_000);
-        assert_eq!(names.number(""), 5_001);
-        assert_eq!(names.number(""), 5_001);
+        assert_eq!(names.number(""), 5_000);
+        assert_eq!(names.number("campaign"), 5_001);
+        assert_eq!(names.number(""), 5_000);
     }
 }

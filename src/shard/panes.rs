@@ -92,11 +92,19 @@ fn pane_start(at_s: u32, watermark: Millis) -> Option<u32> {
         Some(floor(at_s, SHORT))
     } else if at_s >= border(Window::Hour, LONG) {
         Some(floor(at_s, MIDDLE))
-    } else if at_s >= Window::Day.start_s(watermark) {
-        Some(floor(at_s, LONG))
     } else {
-        None
+        (!is_too_old(at_s, watermark)).then(|| floor(at_s, LONG))
     }
+}
+
+/// Whether an event is older than any window reaches. A match is in no window, but is late
+/// by the same rule.
+pub(super) fn is_late(at: Millis, watermark: Millis) -> bool {
+    is_too_old(seconds(at), watermark)
+}
+
+fn is_too_old(at_s: u32, watermark: Millis) -> bool {
+    at_s < Window::Day.start_s(watermark)
 }
 
 /// Whether a pane that starts then is of the shortest at a watermark.
@@ -172,18 +180,18 @@ impl PartialEq for Panes {
 impl Eq for Panes {}
 
 impl Panes {
-    /// Adds a gift; `false` if it is late. A match is in no window, but is late
-    /// by the same rule.
-    pub fn add(&mut self, at: Millis, gift: Gift, watermark: Millis) -> bool {
+    /// Adds a gift that was not late when it came. If it has become too old since, no
+    /// window will have it.
+    pub fn add(&mut self, at: Millis, gift: Gift, watermark: Millis) {
         debug_assert!(at <= watermark);
         let Some(start_s) = pane_start(seconds(at), watermark) else {
-            return false;
+            return;
         };
         let (currency, gifts, net) = match gift {
             Gift::Donation(amount, currency) => (Some(currency), 1, amount.0),
             Gift::Refund(amount, currency) => (Some(currency), 0, -amount.0),
             Gift::Flowers(number) => (None, 0, number),
-            Gift::Match(..) => return true,
+            Gift::Match(..) => return,
         };
         self.changed_s = self.changed_s.min(start_s);
         let pane = Pane {
@@ -197,12 +205,11 @@ impl Panes {
             Ok(place) => self.panes[place].take_in(&pane),
             Err(place) => self.panes.insert(place, pane),
         }
-        true
     }
 
     /// Asks memory for the newest pane, and the place behind it.
     #[inline]
-    pub(super) fn prefetch(&self) {
+    pub fn prefetch(&self) {
         if let Some(newest) = self.panes.last() {
             prefetch(newest);
         }
@@ -211,14 +218,29 @@ impl Panes {
     /// Puts panes together that have become old, and drops what no window
     /// reaches. It may be done at any time; no window's sum changes by it.
     pub fn tidy(&mut self, watermark: Millis) {
+        let panes = self.panes.iter();
+        let late = panes.take_while(|pane| is_too_old(pane.start_s, watermark));
+        let late = late.count();
+        self.panes.drain(..late);
+        self.put_together(watermark);
+    }
+
+    /// Puts panes together that have become old. Only the newest are looked at, which caches
+    /// may still hold; so some may be left that no window reaches.
+    fn put_together(&mut self, watermark: Millis) {
         let minute_s = floor(seconds(watermark), MIDDLE);
         if minute_s == self.tidied_s {
             return; // The borders between the lengths move with the minute only.
         }
-        self.tidied_s = minute_s;
+        let tidied_s = std::mem::replace(&mut self.tidied_s, minute_s);
+        // Those that were of the longest at the last time are so still.
+        let long_before_s = floor(tidied_s.saturating_sub(Window::Hour.length_s()), LONG);
+        let newest = self.panes.iter().rev();
+        let others = newest.take_while(|pane| pane.start_s >= long_before_s);
+        let first = self.panes.len() - others.count();
         // In place: what is put together stands before what is still to be looked at.
-        let mut kept = 0;
-        for at in 0..self.panes.len() {
+        let mut kept = first;
+        for at in first..self.panes.len() {
             let pane = self.panes[at];
             let Some(start_s) = pane_start(pane.start_s, watermark) else {
                 continue;
@@ -243,7 +265,7 @@ impl Panes {
     }
 
     /// Where a pane is, or belongs. Old ones are put together before there are more than
-    /// there is room for; a quarter is free after that, so that it need not be done for
+    /// there is room for; a third is free after that, so that it need not be done for
     /// every new pane.
     fn find_or_make_room(
         &mut self,
@@ -254,7 +276,7 @@ impl Panes {
         match watermark {
             Some(watermark) if found.is_err() && self.panes.len() == self.panes.capacity() => {
                 self.tidy(watermark);
-                self.panes.reserve_exact(self.panes.len() / 3 + 1);
+                self.panes.reserve_exact(self.panes.len() / 2 + 2);
                 self.find(pane.place())
             }
             _ => found,
@@ -277,7 +299,7 @@ impl Panes {
         if let Some(watermark) = watermark
             && !is_short(first.start_s, watermark)
         {
-            self.tidy(watermark);
+            self.put_together(watermark);
         }
         for pane in panes {
             match self.find_or_make_room(pane, watermark) {
@@ -300,7 +322,10 @@ impl Panes {
         if let Some(watermark) = watermark
             && !is_short(self.changed_s, watermark)
         {
-            self.tidy(watermark);
+            match is_too_old(self.changed_s, watermark) {
+                true => self.tidy(watermark),
+                false => self.put_together(watermark),
+            }
         }
         let changed_s = std::mem::replace(&mut self.changed_s, never());
         let first = self.panes.iter().rposition(|pane| pane.start_s < changed_s);

@@ -22,7 +22,7 @@ use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-use super::{Campaign, Donors, IdSet, Ids, Rules, Shard, Tally, Values};
+use super::{Campaign, Donors, IdSet, Ids, Ledger, Rules, Shard, Tally, Values};
 use crate::event::Millis;
 use crate::offset::{Offset, Partition};
 
@@ -127,6 +127,7 @@ impl Shard {
     /// If one is begun already.
     pub fn begin_snapshot(&mut self, whole: bool) {
         assert!(self.begun.is_none(), "one snapshot after the other");
+        self.post();
         let mut places = std::mem::take(&mut self.kept_changed);
         let mut from = self.kept;
         if whole {
@@ -209,6 +210,9 @@ impl Shard {
             return Err(Damaged("there are no counters"));
         }
         shard.ids = IdSet::restore(shard.rules.dedup_horizon_s, ids);
+        let ledgers = shard.campaigns.iter().map(|it| &it.values.ledger);
+        let sums = ledgers.map(Ledger::sum_of_all);
+        shard.sum_of_all = sums.fold(0, u64::saturating_add);
         Ok(shard)
     }
 

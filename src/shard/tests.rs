@@ -13,9 +13,8 @@ fn rules() -> Rules {
     }
 }
 
-/// Every way of taking records in makes the same shard, and the same outcomes.
-#[test]
-fn all_at_once_or_one_by_one_is_the_same() {
+/// The values of some thousands of records of every kind.
+fn payloads(records: u64) -> Vec<Vec<u8>> {
     let shares = Shares {
         repeats: 0.1,
         malformed: 0.02,
@@ -26,19 +25,28 @@ fn all_at_once_or_one_by_one_is_the_same() {
     let settings = Settings {
         shares,
         campaigns: 300,
-        ..Settings::new(99, 30_000)
+        ..Settings::new(99, records)
     };
     let (mut traffic, mut made) = (Traffic::new(&settings).unwrap(), Made::new());
     let mut payloads = Vec::new();
     while traffic.next(&mut made) {
         payloads.push(made.payload().to_vec());
     }
+    payloads
+}
+
+/// Every way of taking records in makes the same shard, and the same outcomes: one by one,
+/// each posted at once, or many at once.
+#[test]
+fn all_at_once_or_one_by_one_is_the_same() {
+    let payloads = payloads(2 * journal::CAPACITY as u64 + 10_000);
+    let span_ms = 24 * 3_600_000 / payloads.len() as i64;
     let records: Vec<_> = (0..)
         .zip(&payloads)
         .map(|(offset, payload)| Record {
             offset,
             // Some have none, and some come before their time.
-            timestamp: (offset % 501 != 0).then_some(GIVING_DAY_2022 + offset * 2_400),
+            timestamp: (offset % 501 != 0).then_some(GIVING_DAY_2022 + offset * span_ms),
             payload: (offset % 997 != 0).then_some(payload),
         })
         .collect();
@@ -49,9 +57,11 @@ fn all_at_once_or_one_by_one_is_the_same() {
         if let Outcome::DeadLetter(rejected) = one_by_one.apply(*record) {
             expected.push((place, rejected));
         }
+        one_by_one.post();
     }
     let dead = |reason| one_by_one.tally().dead_letters[reason as usize];
     assert!(dead(Reason::Ahead) > 0 && dead(Reason::NoTimestamp) > 0 && dead(Reason::Empty) > 0);
+    assert!(one_by_one.tally().duplicates > 0 && one_by_one.tally().late > 0);
     let expected_flush = one_by_one.full_flush();
     let expected_snapshot = one_by_one.snapshot();
 
@@ -66,5 +76,57 @@ fn all_at_once_or_one_by_one_is_the_same() {
         assert_eq!(found, expected, "{at_once}");
         assert_eq!(shard.full_flush(), expected_flush, "{at_once}");
         assert_eq!(shard.snapshot(), expected_snapshot, "{at_once}");
+    }
+}
+
+/// A sum that would grow too far is found out wherever its events are: in the journal, in
+/// the campaign, or in a checkpoint.
+#[test]
+fn a_sum_that_is_nearly_full_is_looked_at() {
+    use Outcome::{Counted, DeadLetter, Duplicate};
+    let half = Money::SUM_MAX.0 / 2 + 1;
+    let too_much = |campaign: &str| {
+        let detail = format!("the sum of {campaign} on 2022-09-09 would pass 4611686018427387903");
+        DeadLetter(Rejected::new(Reason::Overflow, detail))
+    };
+    let events = [
+        ("1", "a", "donation", half, Counted),
+        ("2", "a", "refund", half, Counted),
+        ("3", "b", "donation", half, Counted),
+        ("4", "a", "donation", half, too_much("a")),
+        ("5", "a", "donation", half - 1, Counted),
+        ("6", "a", "donation", 1, too_much("a")),
+        ("7", "a", "refund", half - 1, Counted),
+        ("8", "b", "flower", half, Counted),
+        ("9", "b", "match", 1, Counted),
+        ("10", "b", "donation", half, too_much("b")),
+        ("11", "b", "flower", half, too_much("b")),
+        ("1", "a", "donation", half, Duplicate),
+        ("6", "c", "donation", 1, Counted), // It was not counted the first time.
+    ];
+    for (post, restore) in [(false, false), (true, false), (true, true)] {
+        let mut shard = Shard::new(0, rules());
+        for (offset, (id, campaign, kind, amount, expected)) in (0..).zip(&events) {
+            let currency = match *kind {
+                "flower" => "",
+                _ => r#","currency":"CNY""#,
+            };
+            let payload = format!(
+                r#"{{"id":"{id}","campaign":"{campaign}","kind":"{kind}","amount":{amount},"at":{GIVING_DAY_2022}{currency}}}"#
+            );
+            let outcome = shard.apply(Record {
+                offset,
+                timestamp: Some(GIVING_DAY_2022),
+                payload: Some(payload.as_bytes()),
+            });
+            assert_eq!(outcome, *expected, "{payload}");
+            if post {
+                shard.post();
+            }
+            if restore {
+                let snapshot = shard.full_snapshot();
+                shard = Shard::restore(0, rules(), [&snapshot.counters[..]], snapshot.ids).unwrap();
+            }
+        }
     }
 }

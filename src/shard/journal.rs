@@ -1,0 +1,181 @@
+//! Events whose outcome is certain, and that their campaigns have not got yet.
+//!
+//! What becomes of an event is decided in the order of the log, by the ids, the clock and
+//! the watermark, which all campaigns share. What a campaign keeps are sums, extremes and
+//! unions: it comes to the same whenever it gets its events. And it lies anywhere in memory,
+//! which answers slowly. So events are entered here as they come, and posted now and then,
+//! campaign by campaign: each is waited for once, however many events it gets, and those
+//! that come next are asked for ahead.
+
+use super::{Donor, Shard, Values};
+use crate::event::{Gift, Millis};
+use crate::native::prefetch;
+
+/// How many entries are held at most, which is less than two megabytes of them. The more
+/// there are, the more of them are of one campaign.
+pub(super) const CAPACITY: usize = 32_768;
+
+/// How many campaigns ahead memory is asked for one, and for what it points to.
+const AHEAD: usize = 16;
+
+/// What a campaign gets of an event that names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Entry {
+    /// It is counted.
+    Counted {
+        /// When its payment succeeded.
+        at: Millis,
+        /// What was given.
+        gift: Gift,
+        /// By whom.
+        donor: Option<Donor>,
+        /// Whether it is too old for every window.
+        late: bool,
+    },
+    /// Its id was seen before.
+    Duplicate,
+    /// It cannot be counted.
+    DeadLetter,
+}
+
+/// Entries in the order of the log.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// Each with the place of its campaign.
+    entries: Vec<(u32, Entry)>,
+    /// The places of the campaigns that have any, in the order of their first.
+    places: Vec<u32>,
+    /// By place, how many entries a campaign has.
+    counts: Vec<u32>,
+    /// Room for the numbers of the entries, by campaign.
+    order: Vec<u32>,
+}
+
+impl Journal {
+    /// Enters what the campaign at `place` gets.
+    #[inline]
+    pub fn enter(&mut self, place: usize, entry: Entry) {
+        if self.counts.len() <= place {
+            self.counts.resize(place + 1, 0);
+        }
+        if self.counts[place] == 0 {
+            self.places.push(place as u32);
+        }
+        self.counts[place] += 1;
+        self.entries.push((place as u32, entry));
+    }
+
+    /// Asks memory for what is needed to enter something for the campaign at `place`.
+    #[inline]
+    pub fn prefetch(&self, place: usize) {
+        self.counts.get(place).inspect(|it| prefetch(*it));
+    }
+
+    /// Whether there is no room for more.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= CAPACITY
+    }
+
+    /// Orders the entries by campaign, and those of one by the log. What `counts` has of a
+    /// campaign is then where its entries end.
+    fn sort(&mut self) {
+        let mut start = 0;
+        for &place in &self.places {
+            let count = &mut self.counts[place as usize];
+            start += std::mem::replace(count, start);
+        }
+        self.order.resize(self.entries.len(), 0);
+        for (number, &(place, _)) in (0..).zip(&self.entries) {
+            let next = &mut self.counts[place as usize];
+            self.order[*next as usize] = number;
+            *next += 1;
+        }
+    }
+}
+
+impl Shard {
+    /// Posts what the journal holds to the campaigns.
+    pub(super) fn post(&mut self) {
+        let mut journal = std::mem::take(&mut self.journal);
+        journal.sort();
+        let mut start = 0;
+        for (number, &place) in journal.places.iter().enumerate() {
+            if let Some(&place) = journal.places.get(number + 2 * AHEAD) {
+                prefetch(&self.campaigns[place as usize]);
+            }
+            if let Some(&place) = journal.places.get(number + AHEAD) {
+                let campaign = &self.campaigns[place as usize];
+                campaign.values.panes.prefetch();
+                campaign.donors.prefetch();
+            }
+            let end = std::mem::take(&mut journal.counts[place as usize]) as usize;
+            let entries = (start..end).map(|at| {
+                if let Some(&number) = journal.order.get(at + AHEAD) {
+                    prefetch(&journal.entries[number as usize]);
+                }
+                journal.entries[journal.order[at] as usize].1
+            });
+            self.post_to(place as usize, entries);
+            start = end;
+        }
+        journal.entries.clear();
+        journal.places.clear();
+        self.journal = journal;
+    }
+
+    fn post_to(&mut self, place: usize, entries: impl Iterator<Item = Entry>) {
+        let campaign = &mut self.campaigns[place];
+        if let Some(begun) = &mut self.begun {
+            begun.encode(place, campaign); // As it was before these events.
+        }
+        if !campaign.changed {
+            campaign.changed = true;
+            self.changed.push(place);
+        }
+        if campaign.in_snapshot != self.next_snapshot {
+            campaign.in_snapshot = self.next_snapshot;
+            self.kept_changed.push(place);
+        }
+        for entry in entries {
+            let Values {
+                counts,
+                ledger,
+                panes,
+            } = &mut campaign.values;
+            counts.seen += 1;
+            let (at, gift, donor, late) = match entry {
+                Entry::Counted {
+                    at,
+                    gift,
+                    donor,
+                    late,
+                } => (at, gift, donor, late),
+                Entry::Duplicate => {
+                    counts.duplicates += 1;
+                    continue;
+                }
+                Entry::DeadLetter => {
+                    counts.dead_letters += 1;
+                    continue;
+                }
+            };
+            counts.counted += 1;
+            counts.first_at = counts.first_at.min(at);
+            counts.last_at = counts.last_at.max(at);
+            ledger.add(self.rules.calendar.day_of(at), gift);
+            match late {
+                true => counts.late += 1,
+                false => panes.add(at, gift, self.watermark.unwrap_or(at)),
+            }
+            if let Some(donor) = donor {
+                campaign.donors.see(donor);
+                campaign.kept_donors_changed = true;
+                if !campaign.donors_changed {
+                    campaign.donors_changed = true;
+                    self.donors_changed.push(place);
+                }
+            }
+        }
+    }
+}
