@@ -26,8 +26,12 @@ pub use sums::Sums;
 pub use windows::{CampaignWindows, WindowSums};
 
 use crate::event::Millis;
+use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 use crate::shard::{Changed, Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values, ValuesUpdate};
+
+/// How many campaigns ahead memory is asked for one.
+const AHEAD: usize = 8;
 
 /// What merge did with a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +103,8 @@ struct Held {
     offset: Offset,
     watermark: Option<Millis>,
     tally: Tally,
-    /// By the campaign's place.
-    values: Vec<Option<Box<Values>>>,
+    /// By the campaign's place in the shard.
+    values: Vec<Values>,
 }
 
 #[derive(Debug)]
@@ -175,9 +179,16 @@ impl Merge {
         self.donors_offsets.entry(flush.partition).or_default();
         let mut held = self.partitions.remove(&flush.partition).unwrap_or_default();
         let mut places = self.places.remove(&flush.partition).unwrap_or_default();
-        for changed in &flush.campaigns {
+        for (number, changed) in flush.campaigns.iter().enumerate() {
+            if let Some(ahead) = flush.campaigns.get(number + AHEAD) {
+                self.prefetch(&held, &places, ahead.place);
+            }
             let place = self.place(&mut places, changed);
-            self.update(&mut held, place, &changed.now, flush.watermark);
+            if held.values.len() <= changed.place {
+                held.values.resize_with(changed.place + 1, Values::default);
+            }
+            let values = &mut held.values[changed.place];
+            self.update(values, place, &changed.now, flush.watermark);
         }
         self.places.insert(flush.partition, places);
         held.offset = flush.to;
@@ -187,17 +198,23 @@ impl Merge {
         Applied::Merged
     }
 
+    /// Asks memory for what a change of a campaign at `place` in its shard needs.
+    fn prefetch(&self, held: &Held, places: &[Option<usize>], place: usize) {
+        if let Some(values) = held.values.get(place) {
+            prefetch(values);
+        }
+        if let Some(&Some(place)) = places.get(place) {
+            prefetch(&self.campaigns[place].total);
+        }
+    }
+
     fn update(
         &mut self,
-        held: &mut Held,
+        values: &mut Values,
         place: usize,
         update: &ValuesUpdate,
         watermark: Option<Millis>,
     ) {
-        if held.values.len() <= place {
-            held.values.resize_with(place + 1, || None);
-        }
-        let values = held.values[place].get_or_insert_default();
         let campaign = &mut self.campaigns[place];
 
         let counts = &mut campaign.total.counts;

@@ -1,7 +1,10 @@
 //! Money: whole minor units (fen, cents), never a float.
 
+mod by_currency;
+
 use std::fmt;
 
+pub use by_currency::ByCurrency;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An amount in minor units of some currency (fen for CNY, yen for JPY).

@@ -86,7 +86,7 @@ pub(super) fn cny() -> Currency {
 impl Board {
     /// Takes in a complete cut: the sums over all campaigns.
     pub fn take(&mut self, number: u64, cut: &Cut, at: Instant, p99_ms: u64) {
-        let money = cut.sums.money.get(&cny()).copied().unwrap_or_default();
+        let money = cut.sums.money.get(cny()).copied().unwrap_or_default();
         self.figures = Figures {
             cut: number,
             net: money.net,
@@ -124,7 +124,7 @@ impl Board {
         let mut changes = Vec::new();
         let mut rows = Vec::with_capacity(totals.len());
         for total in totals {
-            let net = total.sums.money.get(&cny()).map_or(0, |money| money.net);
+            let net = total.sums.money.get(cny()).map_or(0, |money| money.net);
             let standing = self.campaigns.entry(total.campaign.clone()).or_default();
             let change = net - standing.net;
             if change != 0 {
@@ -209,7 +209,7 @@ mod tests {
         Sums {
             gifts: 1,
             flowers: 0,
-            money: [(cny(), money)].into(),
+            money: [(cny(), money)].into_iter().collect(),
         }
     }
 

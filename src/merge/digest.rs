@@ -41,7 +41,7 @@ pub fn campaign_digest(total: &Total) -> Digest {
     let _ = writeln!(text, "{}\n{}", total.campaign, counts.counted);
     let _ = writeln!(text, "{}\n{}", sums.gifts, sums.flowers);
     let _ = writeln!(text, "{}\n{}", counts.first_at, counts.last_at);
-    for (currency, money) in &sums.money {
+    for (currency, money) in sums.money.iter() {
         let (gross, refunded, matched) = (money.gross, money.refunded, money.matched);
         let _ = writeln!(text, "{currency} {gross} {refunded} {matched}");
     }

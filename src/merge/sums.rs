@@ -1,8 +1,6 @@
 //! Adding up shards, in 128 bits.
 
-use std::collections::BTreeMap;
-
-use crate::money::{Currency, MoneyTotal};
+use crate::money::{ByCurrency, Currency, MoneyTotal};
 use crate::shard::{Counts, Figures, Tally};
 
 /// What was given, over all time.
@@ -13,7 +11,7 @@ pub struct Sums {
     /// Flowers.
     pub flowers: i128,
     /// Money by currency.
-    pub money: BTreeMap<Currency, MoneyTotal>,
+    pub money: ByCurrency<MoneyTotal>,
 }
 
 impl Sums {
@@ -26,7 +24,7 @@ impl Sums {
             return;
         };
         self.gifts = self.gifts + new.gifts - old.gifts;
-        let money = self.money.entry(currency).or_default();
+        let money = self.money.of(currency);
         money.gross += gross;
         money.refunded += change(old.refunded.0, new.refunded.0);
         money.matched += change(old.matched.0, new.matched.0);

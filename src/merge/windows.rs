@@ -1,11 +1,10 @@
 //! Rolling windows: sums of the shards' panes up to the highest watermark.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Merge;
+use super::{AHEAD, Merge};
 use crate::event::Millis;
-use crate::money::Currency;
+use crate::money::ByCurrency;
 use crate::shard::Window;
 
 /// What a campaign got within a window.
@@ -17,7 +16,7 @@ pub struct WindowSums {
     pub flowers: i128,
     /// Donations less refunds, by currency; every currency that the campaign
     /// ever got is there, with 0 if need be.
-    pub net: BTreeMap<Currency, i128>,
+    pub net: ByCurrency<i128>,
 }
 
 /// The windows of one campaign.
@@ -39,12 +38,16 @@ impl Merge {
             return Vec::new();
         };
         let mut changed = Vec::new();
-        for place in 0..self.campaigns.len() {
-            if self.campaigns[place].total.counts.counted == 0 {
+        let windows = self.windows_at(watermark);
+        for (campaign, mut windows) in self.campaigns.iter_mut().zip(windows) {
+            if campaign.total.counts.counted == 0 {
                 continue;
             }
-            let windows = self.windows_of(place, watermark);
-            let campaign = &mut self.campaigns[place];
+            for (currency, _) in campaign.total.sums.money.iter() {
+                for sums in &mut windows {
+                    sums.net.of(currency); // It is there from now on.
+                }
+            }
             let emitted = CampaignWindows {
                 campaign: campaign.total.campaign.clone(),
                 windows,
@@ -58,29 +61,32 @@ impl Merge {
         changed
     }
 
-    fn windows_of(&self, place: usize, watermark: Millis) -> [WindowSums; 4] {
-        let mut windows: [WindowSums; 4] = Default::default();
+    /// By campaign. Shard by shard, as their values lie in memory.
+    fn windows_at(&self, watermark: Millis) -> Vec<[WindowSums; 4]> {
+        let mut windows = vec![<[WindowSums; 4]>::default(); self.campaigns.len()];
         let starts = Window::ALL.map(|window| window.start_s(watermark));
-        for held in self.partitions.values() {
-            let Some(Some(values)) = held.values.get(place) else {
-                continue;
-            };
-            for pane in values.panes.since(starts[Window::Day as usize]) {
-                let reached = windows.iter_mut().zip(starts);
-                for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
-                    match pane.currency {
-                        Some(currency) => {
-                            sums.gifts += pane.gifts;
-                            *sums.net.entry(currency).or_default() += i128::from(pane.net);
+        for (partition, held) in &self.partitions {
+            let places = self.places.get(partition).into_iter().flatten();
+            let ahead = held.values.iter().skip(AHEAD).map(Some);
+            let ahead = ahead.chain(std::iter::repeat(None));
+            for ((values, place), ahead) in held.values.iter().zip(places).zip(ahead) {
+                if let Some(values) = ahead {
+                    values.panes.prefetch();
+                }
+                let Some(place) = *place else { continue };
+                let windows = &mut windows[place];
+                for pane in values.panes.since(starts[Window::Day as usize]) {
+                    let reached = windows.iter_mut().zip(starts);
+                    for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
+                        match pane.currency {
+                            Some(currency) => {
+                                sums.gifts += pane.gifts;
+                                *sums.net.of(currency) += i128::from(pane.net);
+                            }
+                            None => sums.flowers += i128::from(pane.net),
                         }
-                        None => sums.flowers += i128::from(pane.net),
                     }
                 }
-            }
-        }
-        for sums in &mut windows {
-            for &currency in self.campaigns[place].total.sums.money.keys() {
-                sums.net.entry(currency).or_default();
             }
         }
         windows

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Millis, Reason};
-use crate::merge::{self, Total};
+use crate::merge::{self, Sums, Total};
 use crate::money::Currency;
 pub use crate::money::MoneyTotal;
 use crate::offset::{Offset, Partition};
@@ -184,6 +184,11 @@ pub fn rfc3339(at: Millis) -> String {
     format!("{at:.3}")
 }
 
+fn by_currency(sums: &Sums) -> BTreeMap<Currency, MoneyTotal> {
+    let money = sums.money.iter();
+    money.map(|(currency, money)| (currency, *money)).collect()
+}
+
 /// The upsert of a campaign's total.
 pub fn campaign_total(total: &Total, cut: u64, epoch: u32) -> CampaignTotal {
     CampaignTotal {
@@ -194,7 +199,7 @@ pub fn campaign_total(total: &Total, cut: u64, epoch: u32) -> CampaignTotal {
         gifts: total.sums.gifts,
         flowers: total.sums.flowers,
         donors: total.donors,
-        money: total.sums.money.clone(),
+        money: by_currency(&total.sums),
         first_at: rfc3339(total.counts.first_at),
         last_at: rfc3339(total.counts.last_at),
     }
@@ -210,10 +215,8 @@ pub fn campaign_windows(
         .into_iter()
         .zip(&campaign.windows)
         .map(|(window, sums)| {
-            let money = sums
-                .net
-                .iter()
-                .map(|(&currency, &net)| (currency, WindowMoney { net }));
+            let net = sums.net.iter();
+            let money = net.map(|(currency, &net)| (currency, WindowMoney { net }));
             let figures = WindowFigures {
                 gifts: sums.gifts,
                 flowers: sums.flowers,
@@ -251,7 +254,7 @@ pub fn complete_cut(id: CutId, cut: &merge::Cut) -> CompleteCut {
         campaigns: cut.campaigns,
         gifts: cut.sums.gifts,
         flowers: cut.sums.flowers,
-        money: cut.sums.money.clone(),
+        money: by_currency(&cut.sums),
         digest: cut.digest.to_string(),
     }
 }
