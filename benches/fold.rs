@@ -1,4 +1,5 @@
-//! What an event costs in the pure core: decoding, folding, flushing, merging.
+//! What an event costs: decoding, knowing its id, folding, flushing, merging, keeping and
+//! publishing.
 //!
 //! `cargo bench` measures all of it, `cargo bench -- decode` a part. Figures of
 //! two builds are worth comparing only when they are taken in turn on one
@@ -11,10 +12,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tally99::event::decode;
+use tally99::event::{Id, Rejected, decode};
 use tally99::generate::{GIVING_DAY_2022, Record as Made, Settings, Traffic};
 use tally99::merge::Merge;
-use tally99::shard::{Calendar, Outcome, Record, Rules, Shard};
+use tally99::publish::records::campaign_total;
+use tally99::publish::sender::upsert;
+use tally99::shard::{Calendar, IdSet, Names, Record, Rules, Shard};
 
 /// How many records a shard has folded before anything is measured: a tenth of
 /// a million ids, nearly every campaign known.
@@ -42,24 +45,26 @@ fn payloads(count: usize) -> Vec<Vec<u8>> {
     payloads
 }
 
-fn fold(shard: &mut Shard, payloads: &[Vec<u8>]) {
+/// Folds records in, as many at once as a worker takes.
+fn fold(shard: &mut Shard, names: &mut Names, payloads: &[Vec<u8>]) {
     let from = shard.offset().0;
     // Every event lies within a day of the first, so none is ahead of this.
     let timestamp = Some(GIVING_DAY_2022 + 24 * 3_600_000);
-    for (offset, payload) in (from..).zip(payloads) {
-        let outcome = shard.apply(Record {
+    for (offset, payloads) in (from..).step_by(512).zip(payloads.chunks(512)) {
+        let records = (offset..).zip(payloads).map(|(offset, payload)| Record {
             offset,
             timestamp,
             payload: Some(payload),
         });
-        debug_assert!(!matches!(outcome, Outcome::DeadLetter(r) if r.reason.code() == "ahead"));
+        let ahead = |_, rejected: Rejected| debug_assert!(rejected.reason.code() != "ahead");
+        shard.apply_all(records, names, ahead);
     }
 }
 
-fn warm_shard(payloads: &[Vec<u8>]) -> Shard {
-    let mut shard = Shard::new(0, rules());
-    fold(&mut shard, &payloads[..WARM]);
-    shard
+fn warm_shard(payloads: &[Vec<u8>]) -> (Shard, Names) {
+    let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
+    fold(&mut shard, &mut names, &payloads[..WARM]);
+    (shard, names)
 }
 
 fn decoding(criterion: &mut Criterion) {
@@ -94,6 +99,56 @@ fn decoding(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// By what sizes an event may have: a short one, one with a long name, one with much that
+/// we do not know.
+fn decoding_by_size(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode, by bytes");
+    for padding in [0, 64, 256, 1_024, 16_384] {
+        let padding = "x".repeat(padding);
+        let text = format!(
+            r#"{{"id":"01GCFAHJ6Z4Q8W5N2R7T9V3X1Y","campaign":"c-000017","amount":990,"currency":"CNY","at":1662688800000,"note":"{padding}"}}"#
+        );
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(text.len().to_string(), |b| {
+            b.iter(|| black_box(decode(black_box(Some(text.as_bytes())))).is_ok());
+        });
+    }
+    group.finish();
+}
+
+/// Ids that are known and those that are not, among so many: of one partition, and of a
+/// giving day in one.
+fn probing(criterion: &mut Criterion) {
+    let at = GIVING_DAY_2022;
+    let id = |number: u64| {
+        let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        Id(spread)
+    };
+    let (mut ids, mut count) = (IdSet::new(u32::MAX), 0);
+    let mut group = criterion.benchmark_group("dedup");
+    group.sample_size(10);
+    for millions in [1, 10, 60] {
+        while count < millions * 1_000_000 {
+            ids.insert(id(count), at);
+            count += 1;
+        }
+        let mut number = 0;
+        group.bench_function(format!("a known id of {millions} million"), |b| {
+            b.iter(|| {
+                number = (number + 7_919) % count; // Anywhere among them.
+                ids.contains(black_box(id(number)), at)
+            });
+        });
+        group.bench_function(format!("an unknown id, {millions} million known"), |b| {
+            b.iter(|| {
+                number += 1;
+                ids.contains(black_box(id(u64::MAX - number)), at)
+            });
+        });
+    }
+    group.finish();
+}
+
 fn folding(criterion: &mut Criterion) {
     let payloads = payloads(WARM + STEP);
     let new = &payloads[WARM..];
@@ -103,13 +158,14 @@ fn folding(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(STEP as u64));
     group.bench_function("apply", |b| {
         let shard = || warm_shard(&payloads);
-        b.iter_batched_ref(shard, |shard| fold(shard, new), BatchSize::PerIteration);
+        let fold = |(shard, names): &mut (Shard, Names)| fold(shard, names, new);
+        b.iter_batched_ref(shard, fold, BatchSize::PerIteration);
     });
     group.bench_function("flush", |b| {
         let changed = || {
-            let mut shard = warm_shard(&payloads);
+            let (mut shard, mut names) = warm_shard(&payloads);
             shard.flush();
-            fold(&mut shard, new);
+            fold(&mut shard, &mut names, new);
             shard
         };
         b.iter_batched_ref(changed, |shard| shard.flush(), BatchSize::PerIteration);
@@ -119,9 +175,9 @@ fn folding(criterion: &mut Criterion) {
 
 fn merging(criterion: &mut Criterion) {
     let payloads = payloads(WARM + STEP);
-    let mut shard = warm_shard(&payloads);
+    let (mut shard, mut names) = warm_shard(&payloads);
     let whole = shard.full_flush();
-    fold(&mut shard, &payloads[WARM..]);
+    fold(&mut shard, &mut names, &payloads[WARM..]);
     let changes = shard.flush();
     let held = || {
         let mut merge = Merge::new();
@@ -148,9 +204,9 @@ fn merging(criterion: &mut Criterion) {
 
 fn keeping(criterion: &mut Criterion) {
     let payloads = payloads(20 * WARM);
-    let mut shard = Shard::new(0, rules());
+    let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
     let (before, after) = payloads.split_at(18 * WARM);
-    fold(&mut shard, before);
+    fold(&mut shard, &mut names, before);
     // A few records before each snapshot, so that time goes on.
     let mut after = after.chunks(500);
     let mut group = criterion.benchmark_group("snapshot");
@@ -162,7 +218,7 @@ fn keeping(criterion: &mut Criterion) {
         b.iter_custom(|snapshots| {
             let mut taken = Duration::ZERO;
             for _ in 0..snapshots {
-                fold(&mut shard, after.next().unwrap_or_default());
+                fold(&mut shard, &mut names, after.next().unwrap_or_default());
                 let since = Instant::now();
                 black_box(shard.full_snapshot());
                 taken += since.elapsed();
@@ -178,5 +234,35 @@ fn keeping(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decoding, folding, merging, keeping);
+fn publishing(criterion: &mut Criterion) {
+    let payloads = payloads(WARM);
+    let (mut shard, _) = warm_shard(&payloads);
+    let mut merge = Merge::new();
+    merge.apply(&shard.full_flush());
+    let cut = merge.close_cut();
+    let mut group = criterion.benchmark_group("publish");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(cut.changed.len() as u64));
+    group.bench_function("encode totals", |b| {
+        b.iter(|| {
+            let upserts = cut.changed.iter().map(|total| {
+                let record = campaign_total(total, 1, 1);
+                upsert("campaign-totals", &total.campaign, &record)
+            });
+            black_box(upserts.collect::<Vec<_>>()).len()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    decoding,
+    decoding_by_size,
+    probing,
+    folding,
+    merging,
+    keeping,
+    publishing
+);
 criterion_main!(benches);

@@ -219,9 +219,12 @@ pub struct Shard {
     sum_of_all: u64,
     /// What the campaigns are still to get.
     journal: Journal,
-    index: hashbrown::HashMap<Arc<str>, usize>,
-    /// The same by the [numbers](Names) of names, as far as they are known.
+    /// The places of campaigns by the [numbers](Names) of their names.
     places: Vec<u32>,
+    /// How many campaigns are in `places`; after a restore the others are not, yet.
+    numbered: usize,
+    /// By place.
+    names: Vec<Arc<str>>,
     campaigns: Vec<Campaign>,
     /// Up to where merge has been told, and what changed since.
     flushed: Offset,
@@ -239,11 +242,10 @@ pub struct Shard {
     begun: Option<snapshot::Begun>,
 }
 
-/// What an event needs of it begins and ends with lines of the caches.
+/// What events change of a campaign. It begins and ends with lines of the caches.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Campaign {
-    name: Arc<str>,
     values: Values,
     donors: Donors,
     changed: bool,
@@ -254,9 +256,8 @@ struct Campaign {
 }
 
 impl Campaign {
-    fn new(name: Arc<str>) -> Campaign {
+    fn new() -> Campaign {
         Campaign {
-            name,
             values: Values::default(),
             donors: Donors::campaign(),
             changed: false,
@@ -281,8 +282,9 @@ impl Shard {
             donors: Donors::overall(),
             sum_of_all: 0,
             journal: Journal::default(),
-            index: hashbrown::HashMap::new(),
             places: Vec::new(),
+            numbered: 0,
+            names: Vec::new(),
             campaigns: Vec::new(),
             flushed: Offset::START,
             changed: Vec::new(),
@@ -324,10 +326,11 @@ impl Shard {
     ///
     /// # Panics
     /// If `record.offset` lies before the shard's offset.
-    pub fn apply(&mut self, record: Record<'_>) -> Outcome {
+    pub fn apply(&mut self, record: Record<'_>, names: &mut Names) -> Outcome {
+        self.number_campaigns(names);
         let given = event::decode(record.payload).map(|event| {
-            let place = self.campaign(&event.campaign);
-            Given::of(&event, place)
+            let name = names.number(&event.campaign);
+            Given::of(&event, self.place(name, names))
         });
         self.fold(record.offset, record.timestamp, given)
     }
@@ -346,6 +349,7 @@ impl Shard {
         names: &mut Names,
         mut dead: impl FnMut(usize, Rejected),
     ) {
+        self.number_campaigns(names);
         let mut records = records.into_iter().enumerate();
         let mut decoded: Vec<Decoded<'_>> = Vec::with_capacity(AT_ONCE);
         loop {
@@ -377,11 +381,9 @@ impl Shard {
                         .inspect(|it| prefetch(*it));
                 }
             }
-            for it in &mut decoded {
-                if let Ok(event) = &it.event {
-                    it.place = self.place(it.name, &event.campaign);
-                    self.journal.prefetch(it.place);
-                }
+            for it in decoded.iter_mut().filter(|it| it.event.is_ok()) {
+                it.place = self.place(it.name, names);
+                self.journal.prefetch(it.place);
             }
             for it in decoded.drain(..) {
                 let given = it.event.map(|event| Given::of(&event, it.place));
@@ -470,7 +472,7 @@ impl Shard {
             }
             let detail = format!(
                 "the sum of {} on {} would pass {}",
-                self.campaigns[given.place].name,
+                self.names[given.place],
                 self.rules.calendar.day_of(given.at),
                 Money::SUM_MAX.0
             );
@@ -500,34 +502,40 @@ impl Shard {
         ledger.has_room_for(day, given.gift)
     }
 
-    /// The place of a campaign by the number of its name.
+    /// The place of a campaign by the number of its name; a new one is given a place.
     #[inline]
-    fn place(&mut self, number: u32, name: &str) -> usize {
-        let number = number as usize;
-        if let Some(&place) = self.places.get(number)
-            && place != UNKNOWN
-        {
-            debug_assert_eq!(&*self.campaigns[place as usize].name, name);
-            return place as usize;
+    fn place(&mut self, name: u32, names: &Names) -> usize {
+        match self.places.get(name as usize) {
+            Some(&place) if place != UNKNOWN => place as usize,
+            _ => self.add(name, names),
         }
-        let place = self.campaign(name);
-        if self.places.len() <= number {
-            self.places.resize(number + 1, UNKNOWN);
-        }
-        self.places[number] = place as u32;
+    }
+
+    #[cold]
+    fn add(&mut self, name: u32, names: &Names) -> usize {
+        let place = self.campaigns.len();
+        self.names.push(names.name(name).clone());
+        self.campaigns.push(Campaign::new());
+        self.set_place(name, place);
         place
     }
 
-    /// The place of a campaign; a new one is given a place.
-    fn campaign(&mut self, name: &str) -> usize {
-        if let Some(&place) = self.index.get(name) {
-            return place;
+    fn set_place(&mut self, name: u32, place: usize) {
+        let name = name as usize;
+        if self.places.len() <= name {
+            self.places.resize(name + 1, UNKNOWN);
         }
-        let name: Arc<str> = name.into();
-        let place = self.campaigns.len();
-        self.index.insert(name.clone(), place);
-        self.campaigns.push(Campaign::new(name));
-        place
+        self.places[name] = place as u32;
+        self.numbered = place + 1;
+    }
+
+    /// Numbers the campaigns that came out of a checkpoint.
+    fn number_campaigns(&mut self, names: &mut Names) {
+        for place in self.numbered..self.names.len() {
+            let name = names.number(&self.names[place]);
+            self.names[place] = names.name(name).clone(); // One text for all shards.
+            self.set_place(name, place);
+        }
     }
 
     /// What changed since the last flush, and marks it as flushed.
@@ -568,12 +576,13 @@ impl Shard {
         for &place in places {
             let campaign = &mut self.campaigns[place];
             if let Some(begun) = &mut self.begun {
-                begun.encode(place, campaign); // Before its panes are put together.
+                // Before its panes are put together.
+                begun.encode(place, &self.names[place], campaign);
             }
             campaign.changed = false;
             campaigns.push(Changed {
                 place,
-                campaign: campaign.name.clone(),
+                campaign: self.names[place].clone(),
                 now: take(&mut campaign.values, self.watermark),
             });
         }
@@ -607,7 +616,7 @@ impl Shard {
             campaign.donors_changed = false;
             campaigns.push(Changed {
                 place,
-                campaign: campaign.name.clone(),
+                campaign: self.names[place].clone(),
                 now: campaign.donors.clone(),
             });
         }

@@ -1,7 +1,7 @@
 //! Hostile and odd input: every row of the tables in `docs/events.md` is true.
 
 use tally99::event::{AT_END, AT_MIN, MAX_EVENT_BYTES, Reason, decode};
-use tally99::shard::{Calendar, Outcome, Record, Rules, Shard};
+use tally99::shard::{Calendar, Names, Outcome, Record, Rules, Shard};
 
 const AT: i64 = 1_662_688_800_000;
 
@@ -20,11 +20,12 @@ fn shard() -> Shard {
 /// The outcome of one record in an empty shard: `counted` or the reason.
 fn outcome(payload: Option<&[u8]>, timestamp: Option<i64>) -> &'static str {
     let mut shard = shard();
-    let outcome = shard.apply(Record {
+    let record = Record {
         offset: 0,
         timestamp,
         payload,
-    });
+    };
+    let outcome = shard.apply(record, &mut Names::default());
     let tally = shard.tally();
     assert_eq!(tally.seen, 1);
     assert_eq!(tally.seen, tally.counted + tally.duplicates + tally.dead());
@@ -133,15 +134,16 @@ fn what_cannot_stand_in_a_table() {
 /// one that is a dead letter does not make the next of its id a repeat.
 #[test]
 fn a_repeat_is_counted_once_and_a_dead_letter_is_no_first_time() {
-    let mut shard = shard();
+    let (mut shard, mut names) = (shard(), Names::default());
     let mut apply = |offset: i64, amount: &str| {
         let payload =
             format!(r#"{{"id":"a","campaign":"c","amount":{amount},"currency":"CNY","at":{AT}}}"#);
-        shard.apply(Record {
+        let record = Record {
             offset,
             timestamp: Some(AT),
             payload: Some(payload.as_bytes()),
-        })
+        };
+        shard.apply(record, &mut names)
     };
     assert!(matches!(apply(0, "\"990\""), Outcome::DeadLetter(_)));
     assert_eq!(apply(1, "990"), Outcome::Counted);

@@ -7,7 +7,7 @@ use object_store::path::Path;
 
 use super::store::double::Double;
 use super::{About, Folder, Keeper, RecordId, Restored, Store, Written, restore};
-use crate::shard::{Calendar, Record, Rules, Shard};
+use crate::shard::{Calendar, Names, Record, Rules, Shard};
 
 /// When all events happened.
 const AT: i64 = 1_662_652_800_000;
@@ -39,6 +39,7 @@ pub struct Example {
     pub folder: Folder,
     pub keeper: Keeper,
     shard: Shard,
+    names: Names,
     last: Option<RecordId>,
 }
 
@@ -49,6 +50,7 @@ impl Example {
             keeper: Keeper::new(folder.clone(), about(), None, keep),
             folder: folder.clone(),
             shard: Shard::new(0, rules()),
+            names: Names::default(),
             last: None,
         }
     }
@@ -63,7 +65,7 @@ impl Example {
             timestamp: Some(AT),
             payload: Some(event.as_bytes()),
         };
-        self.shard.apply(record);
+        self.shard.apply(record, &mut self.names);
         self.last = Some(RecordId::of(&record, None));
     }
 

@@ -12,7 +12,7 @@ use crate::kafka::reader::Reader;
 use crate::kafka::topics::ANSWER_WITHIN;
 use crate::native::batch::Taken;
 use crate::offset::{Offset, Partition};
-use crate::shard::{Rules, Shard};
+use crate::shard::{Names, Rules, Shard};
 
 /// How long brokers may bring nothing although there is more.
 const STALL: Duration = Duration::from_secs(60);
@@ -147,7 +147,7 @@ impl Log {
         }
         let look_from = last_record.map_or(0, |it| it.offset);
         let mut shard = Box::new(Shard::new(partition, rules));
-        let (mut last, mut count) = (None, 0);
+        let (mut names, mut last, mut count) = (Names::default(), None, 0);
         self.read_from(partition, Offset::START)?;
         let mut heard = Instant::now();
         while shard.offset() < to {
@@ -169,7 +169,7 @@ impl Log {
                     if record.offset >= look_from {
                         last = Some(RecordId::of(&record, key));
                     }
-                    shard.apply(record);
+                    shard.apply(record, &mut names);
                     count += 1;
                     if count % TELL_EVERY == 0 && !tick(shard.offset().0 as u64) {
                         return Ok(Folded::Unwanted);

@@ -127,7 +127,8 @@ impl Shard {
     fn post_to(&mut self, place: usize, entries: impl Iterator<Item = Entry>) {
         let campaign = &mut self.campaigns[place];
         if let Some(begun) = &mut self.begun {
-            begun.encode(place, campaign); // As it was before these events.
+            // As it was before these events.
+            begun.encode(place, &self.names[place], campaign);
         }
         if !campaign.changed {
             campaign.changed = true;

@@ -1,5 +1,7 @@
 //! Numbers for the names of campaigns.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::native::prefetch;
@@ -16,9 +18,8 @@ use crate::native::prefetch;
 pub struct Names {
     /// A power of two of them, or none.
     slots: Vec<Slot>,
-    /// Those that do not fit into a slot.
-    long: Vec<Box<str>>,
-    count: u32,
+    /// By number.
+    names: Vec<Arc<str>>,
 }
 
 /// The longest name that stands in its slot, in bytes.
@@ -28,7 +29,7 @@ const SHORT: usize = 27;
 #[repr(align(32))]
 struct Slot {
     number: u32,
-    /// How many bytes of `name` are the name; [`LONG`]: four are its place among the long ones.
+    /// How many bytes of `name` are the name; [`LONG`]: it does not fit.
     len: u8,
     name: [u8; SHORT],
 }
@@ -49,6 +50,11 @@ const EMPTY: Slot = Slot {
 pub(super) struct Hash(u64);
 
 impl Names {
+    /// The name that has a number.
+    pub(super) fn name(&self, number: u32) -> &Arc<str> {
+        &self.names[number as usize]
+    }
+
     /// The number of a name, from 0 on; a new name is given the next.
     pub fn number(&mut self, name: &str) -> u32 {
         let hash = self.look_ahead(name);
@@ -70,7 +76,7 @@ impl Names {
     pub(super) fn find_or_add(&mut self, name: &str, hash: Hash) -> u32 {
         let mut at = self.home(hash);
         while let Some(slot) = self.slots.get(at).filter(|slot| slot.number != FREE) {
-            if self.name(slot) == name.as_bytes() {
+            if self.name_in(slot) == name.as_bytes() {
                 return slot.number;
             }
             at = (at + 1) & (self.slots.len() - 1);
@@ -84,34 +90,28 @@ impl Names {
     }
 
     #[inline]
-    fn name<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
+    fn name_in<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
         match slot.len {
-            LONG => {
-                let [a, b, c, d, ..] = slot.name;
-                self.long[u32::from_le_bytes([a, b, c, d]) as usize].as_bytes()
-            }
+            LONG => self.name(slot.number).as_bytes(),
             len => &slot.name[..usize::from(len)],
         }
     }
 
     #[cold]
     fn add(&mut self, name: &str, hash: Hash) -> u32 {
-        if self.slots.len() <= 2 * self.count as usize {
+        if self.slots.len() <= 2 * self.names.len() {
             self.grow();
         }
         let mut slot = Slot {
-            number: self.count,
-            len: name.len() as u8,
+            number: self.names.len() as u32,
+            len: LONG,
             name: [0; SHORT],
         };
         if name.len() <= SHORT {
+            slot.len = name.len() as u8;
             slot.name[..name.len()].copy_from_slice(name.as_bytes());
-        } else {
-            slot.len = LONG;
-            slot.name[..4].copy_from_slice(&(self.long.len() as u32).to_le_bytes());
-            self.long.push(name.into());
         }
-        self.count += 1;
+        self.names.push(name.into());
         self.put(slot, hash);
         slot.number
     }
@@ -128,7 +128,7 @@ impl Names {
         let doubled = vec![EMPTY; (2 * self.slots.len()).max(1_024)];
         for slot in std::mem::replace(&mut self.slots, doubled) {
             if slot.number != FREE {
-                let hash = Hash(xxh3_64(self.name(&slot)));
+                let hash = Hash(xxh3_64(self.name_in(&slot)));
                 self.put(slot, hash);
             }
         }

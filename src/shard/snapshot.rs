@@ -16,7 +16,7 @@
 
 mod difference;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, Serializer};
@@ -180,7 +180,7 @@ impl Shard {
         for at in part {
             let begun = self.begun.as_mut()?;
             let place = begun.places[at];
-            begun.encode(place, &mut self.campaigns[place]);
+            begun.encode(place, &self.names[place], &mut self.campaigns[place]);
         }
         let is_done = |begun: &mut Begun| begun.next == begun.places.len();
         let begun = self.begun.take_if(is_done)?;
@@ -208,6 +208,10 @@ impl Shard {
         }
         if shard.kept == Offset::START {
             return Err(Damaged("there are no counters"));
+        }
+        let distinct: HashSet<_> = shard.names.iter().collect();
+        if distinct.len() < shard.names.len() {
+            return Err(Damaged("a campaign has two places"));
         }
         shard.ids = IdSet::restore(shard.rules.dedup_horizon_s, ids);
         let ledgers = shard.campaigns.iter().map(|it| &it.values.ledger);
@@ -252,20 +256,19 @@ impl Shard {
             .map(|bytes| donors(Donors::campaign_from(bytes)));
         let Some(known) = self.campaigns.get_mut(entry.place) else {
             let is_next = entry.place == self.campaigns.len();
-            let (true, Some(donors), None) = (is_next, donors, self.index.get(entry.name)) else {
+            let (true, Some(donors)) = (is_next, donors) else {
                 return Err(Damaged("a campaign is not in its place"));
             };
-            let name: Arc<str> = entry.name.into();
-            self.index.insert(name.clone(), entry.place);
+            self.names.push(entry.name.into());
             self.campaigns.push(Campaign {
                 values,
                 donors: donors?,
                 kept_donors_changed: false,
-                ..Campaign::new(name)
+                ..Campaign::new()
             });
             return Ok(());
         };
-        if *known.name != *entry.name {
+        if *self.names[entry.place] != *entry.name {
             return Err(Damaged("a campaign is not in its place"));
         }
         known.values = values;
@@ -279,15 +282,15 @@ impl Shard {
 impl Begun {
     /// Encodes a campaign as it is, if it is still to be.
     #[inline]
-    pub(super) fn encode(&mut self, place: usize, campaign: &mut Campaign) {
+    pub(super) fn encode(&mut self, place: usize, name: &str, campaign: &mut Campaign) {
         let due = self.due.get_mut(place);
         if due.is_some_and(std::mem::take) {
-            self.encode_now(place, campaign);
+            self.encode_now(place, name, campaign);
         }
     }
 
     #[cold]
-    fn encode_now(&mut self, place: usize, campaign: &mut Campaign) {
+    fn encode_now(&mut self, place: usize, name: &str, campaign: &mut Campaign) {
         // So that equal shards have equal panes, whenever they were tidied last.
         if let Some(watermark) = self.watermark {
             campaign.values.panes.tidy(watermark);
@@ -295,7 +298,7 @@ impl Begun {
         let with_donors = std::mem::take(&mut campaign.kept_donors_changed) | self.whole;
         let entry = Entry {
             place,
-            name: &campaign.name,
+            name,
             values: &campaign.values,
             donors: with_donors.then(|| Bytes(campaign.donors.to_bytes())),
         };
@@ -379,7 +382,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shard::{Calendar, Outcome, Record};
+    use crate::shard::{Calendar, Names, Outcome, Record};
 
     const START_MS: Millis = 1_662_652_800_000;
 
@@ -392,7 +395,7 @@ mod tests {
     }
 
     /// Event `number`: few campaigns, so that all forms of sketches are met.
-    fn apply(shard: &mut Shard, number: i64) {
+    fn apply(shard: &mut Shard, names: &mut Names, number: i64) {
         let hash = xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes());
         let (campaign, id) = (
             (hash % 40).min(hash / 40 % 40),
@@ -412,11 +415,12 @@ mod tests {
         let payload = format!(
             r#"{{"id":"i{id}","kind":"{kind}","campaign":"c{campaign}",{donor}{currency}"amount":1,"at":{at}}}"#
         );
-        let outcome = shard.apply(Record {
+        let record = Record {
             offset: number,
             timestamp: Some(at),
             payload: Some(payload.as_bytes()),
-        });
+        };
+        let outcome = shard.apply(record, names);
         assert!(!matches!(outcome, Outcome::DeadLetter(_)), "{outcome:?}");
     }
 
@@ -433,10 +437,11 @@ mod tests {
         fn what_is_restored_is_the_fold(steps in prop::collection::vec((1i64..1_500, 0..4), 1..12)) {
             let (mut straight, mut shard) = (Shard::new(3, rules()), Shard::new(3, rules()));
             let (mut kept, mut next) = (Vec::<Snapshot>::new(), 0);
+            let mut names = Names::default();
             for (events, what) in steps {
                 for number in next..next + events {
-                    apply(&mut straight, number);
-                    apply(&mut shard, number);
+                    apply(&mut straight, &mut names, number);
+                    apply(&mut shard, &mut names, number);
                 }
                 next += events;
                 if what == 0 {
@@ -450,7 +455,7 @@ mod tests {
                     if let Some(snapshot) = shard.continue_snapshot(3) {
                         break snapshot;
                     }
-                    apply(&mut shard, number);
+                    apply(&mut shard, &mut names, number);
                     number += 1;
                     match number % 50 {
                         0 => drop(shard.full_flush()),
@@ -463,7 +468,7 @@ mod tests {
                 }
                 kept.push(snapshot);
                 if what == 2 {
-                    (next..number).for_each(|number| apply(&mut straight, number));
+                    (next..number).for_each(|number| apply(&mut straight, &mut names, number));
                     next = number;
                     continue;
                 }
@@ -481,8 +486,8 @@ mod tests {
         /// Rot that slips through a checksum is an error, or another shard; no panic.
         #[test]
         fn no_bytes_make_it_panic(at in 0.0..1.0, by in 1u8.., cut in any::<bool>()) {
-            let mut shard = Shard::new(3, rules());
-            (0..3_000).for_each(|number| apply(&mut shard, number));
+            let (mut shard, mut names) = (Shard::new(3, rules()), Names::default());
+            (0..3_000).for_each(|number| apply(&mut shard, &mut names, number));
             let snapshot = shard.full_snapshot();
             let mut counters = snapshot.counters.clone();
             let mut segment = snapshot.ids.segments().next().unwrap().to_bytes();
@@ -504,8 +509,10 @@ mod tests {
     #[test]
     fn a_difference_is_named() {
         let folded = |numbers: &[i64]| {
-            let mut shard = Shard::new(3, rules());
-            numbers.iter().for_each(|&number| apply(&mut shard, number));
+            let (mut shard, mut names) = (Shard::new(3, rules()), Names::default());
+            numbers
+                .iter()
+                .for_each(|&number| apply(&mut shard, &mut names, number));
             shard.full_snapshot()
         };
         let all: Vec<i64> = (0..500).collect();
@@ -515,10 +522,11 @@ mod tests {
         assert!(differ(&all[..400]).contains("at offset 400, and the fold at 500"));
         assert!(differ(&all[1..]).contains("ids"), "{}", differ(&all[1..]));
 
-        let mut other = Shard::new(3, rules());
-        all.iter().for_each(|&number| apply(&mut other, number));
+        let (mut other, mut names) = (Shard::new(3, rules()), Names::default());
+        all.iter()
+            .for_each(|&number| apply(&mut other, &mut names, number));
         other.campaigns[7].values.counts.late += 1;
-        let name = other.campaigns[7].name.clone();
+        let name = other.names[7].clone();
         let difference = other.full_snapshot().difference(&whole).unwrap();
         let expected = format!("the numbers of events of campaign {name:?} differ");
         assert_eq!(difference, expected);
@@ -526,10 +534,10 @@ mod tests {
 
     #[test]
     fn snapshots_that_do_not_follow_each_other_are_refused() {
-        let mut shard = Shard::new(3, rules());
+        let (mut shard, mut names) = (Shard::new(3, rules()), Names::default());
         let mut snapshots = Vec::new();
         for number in 0..3 {
-            apply(&mut shard, number);
+            apply(&mut shard, &mut names, number);
             snapshots.push(shard.snapshot());
         }
         let ids = shard.snapshot().ids;

@@ -51,10 +51,10 @@ fn all_at_once_or_one_by_one_is_the_same() {
         })
         .collect();
 
-    let mut one_by_one = Shard::new(0, rules());
+    let (mut one_by_one, mut names) = (Shard::new(0, rules()), Names::default());
     let mut expected = Vec::new();
     for (place, record) in records.iter().enumerate() {
-        if let Outcome::DeadLetter(rejected) = one_by_one.apply(*record) {
+        if let Outcome::DeadLetter(rejected) = one_by_one.apply(*record, &mut names) {
             expected.push((place, rejected));
         }
         one_by_one.post();
@@ -105,7 +105,7 @@ fn a_sum_that_is_nearly_full_is_looked_at() {
         ("6", "c", "donation", 1, Counted), // It was not counted the first time.
     ];
     for (post, restore) in [(false, false), (true, false), (true, true)] {
-        let mut shard = Shard::new(0, rules());
+        let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
         for (offset, (id, campaign, kind, amount, expected)) in (0..).zip(&events) {
             let currency = match *kind {
                 "flower" => "",
@@ -114,11 +114,12 @@ fn a_sum_that_is_nearly_full_is_looked_at() {
             let payload = format!(
                 r#"{{"id":"{id}","campaign":"{campaign}","kind":"{kind}","amount":{amount},"at":{GIVING_DAY_2022}{currency}}}"#
             );
-            let outcome = shard.apply(Record {
+            let record = Record {
                 offset,
                 timestamp: Some(GIVING_DAY_2022),
                 payload: Some(payload.as_bytes()),
-            });
+            };
+            let outcome = shard.apply(record, &mut names);
             assert_eq!(outcome, *expected, "{payload}");
             if post {
                 shard.post();

@@ -31,7 +31,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use simulator::{START_MS, Simulator, rules};
 use tally99::event::Reason;
 use tally99::merge::Merge;
-use tally99::shard::{Outcome, Record, Shard};
+use tally99::shard::{Names, Outcome, Record, Shard};
 
 /// Says how to repeat a run that fails.
 struct SaySeed(u64, u64);
@@ -160,7 +160,7 @@ fn endless(limit: Duration, steps: u64) {
 fn donors_are_counted_once_however_often_sketches_come() {
     let mut merge = Merge::new();
     let mut shards = [0, 1].map(|partition| Shard::new(partition, rules()));
-    let mut distinct = HashSet::new();
+    let (mut names, mut distinct) = (Names::default(), HashSet::new());
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
     for offset in 0..20_000 {
         for shard in &mut shards {
@@ -171,11 +171,12 @@ fn donors_are_counted_once_however_often_sketches_come() {
                 r#"{{"id":"{id}","campaign":"c","donor":"d{donor}","amount":1,"currency":"CNY","at":{at}}}"#
             );
             let payload = Some(payload.as_bytes());
-            let outcome = shard.apply(Record {
+            let record = Record {
                 offset,
                 timestamp: Some(at),
                 payload,
-            });
+            };
+            let outcome = shard.apply(record, &mut names);
             assert_eq!(outcome, Outcome::Counted);
         }
         if offset % 4_999 == 4_998 || offset == 19_999 {
@@ -202,17 +203,18 @@ fn donors_are_counted_once_however_often_sketches_come() {
 
 #[test]
 fn an_overflow_is_a_dead_letter_and_changes_nothing() {
-    let mut shard = Shard::new(0, rules());
+    let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
     let mut apply = |offset: i64, id: &str, amount: i64| {
         let payload = format!(
             r#"{{"id":"{id}","campaign":"c","amount":{amount},"currency":"CNY","at":{START_MS}}}"#
         );
         let payload = Some(payload.as_bytes());
-        match shard.apply(Record {
+        let record = Record {
             offset,
             timestamp: Some(START_MS),
             payload,
-        }) {
+        };
+        match shard.apply(record, &mut names) {
             Outcome::DeadLetter(rejected) => Err(rejected.reason),
             outcome => Ok(outcome),
         }

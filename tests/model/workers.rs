@@ -10,7 +10,7 @@ use tally99::checkpoint::{
     self, About, Folder, Footing, Keeper, RecordId, RestoreError, Restored, Unsaved, Written,
 };
 use tally99::offset::{Offset, Partition};
-use tally99::shard::{Record, Shard};
+use tally99::shard::{Names, Record, Shard};
 
 use crate::log::{Event, Logged};
 use crate::simulator::{KEEP, PARTITIONS, Simulator, rules};
@@ -30,6 +30,7 @@ pub struct Worker {
 /// A shard in the hands of a worker.
 pub struct Held {
     pub shard: Shard,
+    names: Names,
     footing: Footing,
     keeper: Option<Keeper>,
     /// The last record of the snapshot that is being taken, and who will write it.
@@ -65,7 +66,7 @@ impl Held {
                 continue; // Readers see a gap here.
             };
             let record = record(offset, logged, &payload);
-            let outcome = self.shard.apply(record);
+            let outcome = self.shard.apply(record, &mut self.names);
             self.footing.step(&record, None);
             check_outcome(&outcome, logged);
         }
@@ -83,6 +84,7 @@ impl Held {
     pub fn new(partition: usize) -> Held {
         Held {
             shard: Shard::new(partition as Partition, rules()),
+            names: Names::default(),
             footing: Footing::of(None),
             keeper: None,
             taking: None,
