@@ -180,14 +180,14 @@ impl Table {
 
     /// The buckets in which an id may stand, from its home on.
     #[inline]
-    fn from_home(&self, hash: u64) -> impl Iterator<Item = usize> {
+    fn in_turn(&self, hash: u64) -> impl Iterator<Item = usize> {
         let (home, all) = (self.home(hash), self.buckets.len());
         (home..home + all).map(move |at| at & (all - 1))
     }
 
     #[inline]
     fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<(usize, usize)> {
-        for at in self.from_home(hash) {
+        for at in self.in_turn(hash) {
             let bucket = &self.buckets[at];
             for slot in marked(bucket.slots(tag(hash))) {
                 if is_it(bucket.places[slot]) {
@@ -231,7 +231,7 @@ impl Table {
         };
         self.buckets[found].tags[slot] = FREE;
         self.len -= 1;
-        let passed: Vec<_> = self.from_home(hash).take_while(|&at| at != found).collect();
+        let passed: Vec<_> = self.in_turn(hash).take_while(|&at| at != found).collect();
         for at in passed {
             let bucket = &mut self.buckets[at];
             bucket.set_passed(bucket.passed() - 1);
