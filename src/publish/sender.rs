@@ -70,7 +70,7 @@ struct Answers {
     error: Option<KafkaError>,
 }
 
-/// How long one look for acknowledgements takes.
+/// How long is waited between two looks for acknowledgements.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Sender {
@@ -142,7 +142,7 @@ impl Sender {
         }
         let expected = places.len() - unsent.len();
         loop {
-            self.producer.poll(LOOK);
+            self.look();
             let answers = &mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner);
             if answers.acknowledged + answers.failed.len() < expected {
                 continue; // librdkafka answers for each in a while: see `client::publisher`.
@@ -170,9 +170,24 @@ impl Sender {
                         return Err(error);
                     }
                     record = returned;
-                    self.producer.poll(LOOK);
+                    self.look();
                 }
             }
+        }
+    }
+
+    /// Takes in an answer; if there is none, waits for a moment. A `poll` that waits would
+    /// not: rust-rdkafka asks librdkafka again until its time is over, by whole milliseconds
+    /// of what is left, so that it asks without end in the last one, and takes a core.
+    fn look(&self) {
+        let answered = || {
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.acknowledged + answers.failed.len()
+        };
+        let before = answered();
+        self.producer.poll(Duration::ZERO);
+        if answered() == before {
+            std::thread::sleep(LOOK);
         }
     }
 
