@@ -89,6 +89,8 @@ pub struct Merge {
     partitions: BTreeMap<Partition, Held>,
     /// The places of campaigns that changed since the last cut.
     changed: Vec<usize>,
+    /// The places of those that got donors since.
+    donors_changed: Vec<usize>,
     sums: Sums,
     donors: DonorsUnion,
     /// Up to where each partition's donors are in the sketches.
@@ -112,6 +114,7 @@ struct Campaign {
     total: Total,
     donors: DonorsUnion,
     changed: bool,
+    donors_changed: bool,
     /// What `digest` holds of it.
     digest: Digest,
     /// The windows that were emitted last; `None` before the first time, since
@@ -134,6 +137,7 @@ impl Merge {
             places: BTreeMap::new(),
             partitions: BTreeMap::new(),
             changed: Vec::new(),
+            donors_changed: Vec::new(),
             sums: Sums::default(),
             donors: DonorsUnion::overall(),
             donors_offsets: BTreeMap::new(),
@@ -249,12 +253,10 @@ impl Merge {
         for changed in &flush.campaigns {
             let place = self.place(&mut places, changed);
             let campaign = &mut self.campaigns[place];
-            if campaign.donors.merge(&changed.now) {
-                campaign.total.donors = campaign.donors.estimate();
-                if !campaign.changed {
-                    campaign.changed = true;
-                    self.changed.push(place);
-                }
+            campaign.donors.merge(&changed.now);
+            if !campaign.donors_changed {
+                campaign.donors_changed = true;
+                self.donors_changed.push(place);
             }
         }
         self.places.insert(flush.partition, places);
@@ -263,6 +265,7 @@ impl Merge {
     /// Closes a cut at what is held now: all sums, and the totals that changed
     /// since the last one closed.
     pub fn close_cut(&mut self) -> Cut {
+        self.estimate_donors();
         let mut changed = Vec::with_capacity(self.changed.len());
         for place in std::mem::take(&mut self.changed) {
             let campaign = &mut self.campaigns[place];
@@ -291,9 +294,22 @@ impl Merge {
         }
     }
 
-    /// Whether the next cut would hold any total.
+    /// Estimates donors of campaigns that got some.
+    fn estimate_donors(&mut self) {
+        for place in std::mem::take(&mut self.donors_changed) {
+            let campaign = &mut self.campaigns[place];
+            campaign.donors_changed = false;
+            let before = std::mem::replace(&mut campaign.total.donors, campaign.donors.estimate());
+            if campaign.total.donors != before && !campaign.changed {
+                campaign.changed = true;
+                self.changed.push(place);
+            }
+        }
+    }
+
+    /// Whether the next cut may hold any total.
     pub fn has_changes(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || !self.donors_changed.is_empty()
     }
 
     /// Makes the next cut hold every campaign, changed or not, and the next
@@ -338,6 +354,7 @@ impl Merge {
             },
             donors: DonorsUnion::campaign(),
             changed: false,
+            donors_changed: false,
             digest: Digest::default(),
             windows: None,
         });

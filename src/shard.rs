@@ -191,18 +191,49 @@ pub struct Changed<T> {
     pub now: T,
 }
 
-/// The donors' sketches that changed since the last time; merging them is a
-/// union, so they may come late, twice, or in any order.
+/// The donors that came since the last time; merging them is a union, so they may come
+/// late, twice, in any order, or with others that came before.
 #[derive(Clone, Debug)]
 pub struct DonorsFlush {
     /// Whose they are.
     pub partition: Partition,
-    /// All donors before this offset are in the sketches that were flushed so far.
+    /// All donors before this offset are in what was flushed so far.
     pub to: Offset,
     /// Over all campaigns of the shard.
     pub overall: Donors,
     /// By campaign.
     pub campaigns: Vec<Changed<Donors>>,
+}
+
+/// The donors that campaigns got since they were flushed last.
+#[derive(Debug)]
+enum NewDonors {
+    /// Each with the place of its campaign.
+    Since(Vec<(u32, Donor)>),
+    /// So many, or of so long, that all are flushed.
+    Uncounted,
+}
+
+impl NewDonors {
+    #[inline]
+    fn add(&mut self, place: usize, donor: Donor) {
+        if let NewDonors::Since(donors) = self {
+            match donors.len() < donors.capacity() {
+                true => donors.push((place as u32, donor)),
+                false => *self = NewDonors::Uncounted,
+            }
+        }
+    }
+
+    /// What there is; then it begins anew. Of a few donors for each of so many campaigns, the
+    /// sketches are not much more.
+    fn take(&mut self, campaigns: usize) -> Option<Vec<(u32, Donor)>> {
+        let room = Vec::with_capacity(4 * campaigns + 1_024);
+        match std::mem::replace(self, NewDonors::Since(room)) {
+            NewDonors::Since(donors) => Some(donors),
+            NewDonors::Uncounted => None,
+        }
+    }
 }
 
 /// All counters that come from one source partition.
@@ -231,7 +262,7 @@ pub struct Shard {
     changed: Vec<usize>,
     /// The same of the sketches.
     donors_flushed: Offset,
-    donors_changed: Vec<usize>,
+    new_donors: NewDonors,
     /// The same of snapshots, and the number of the next.
     kept: Offset,
     kept_changed: Vec<usize>,
@@ -249,7 +280,6 @@ struct Campaign {
     values: Values,
     donors: Donors,
     changed: bool,
-    donors_changed: bool,
     /// The last snapshot that it is, or will be, in because it changed.
     in_snapshot: u32,
     kept_donors_changed: bool,
@@ -261,7 +291,6 @@ impl Campaign {
             values: Values::default(),
             donors: Donors::campaign(),
             changed: false,
-            donors_changed: false,
             in_snapshot: 0,
             // The first snapshot has the sketch of nobody, too.
             kept_donors_changed: true,
@@ -289,7 +318,7 @@ impl Shard {
             flushed: Offset::START,
             changed: Vec::new(),
             donors_flushed: Offset::START,
-            donors_changed: Vec::new(),
+            new_donors: NewDonors::Uncounted,
             kept: Offset::START,
             kept_changed: Vec::new(),
             next_snapshot: 1,
@@ -557,10 +586,7 @@ impl Shard {
         self.changed.clear();
         let all: Vec<usize> = (0..self.campaigns.len()).collect();
         self.donors_flushed = Offset::START;
-        self.donors_changed.clone_from(&all);
-        for campaign in &mut self.campaigns {
-            campaign.donors_changed = true;
-        }
+        self.new_donors = NewDonors::Uncounted;
         self.flush_of(Offset::START, &all, |values, watermark| {
             values.take_all(watermark)
         })
@@ -602,7 +628,7 @@ impl Shard {
         self.flushed < self.offset
     }
 
-    /// The donors' sketches that changed since the last time; `None` if nothing
+    /// The donors that campaigns got since the last time, or all of them; `None` if nothing
     /// was applied since.
     pub fn flush_donors(&mut self) -> Option<DonorsFlush> {
         if self.donors_flushed == self.offset {
@@ -610,16 +636,26 @@ impl Shard {
         }
         self.donors_flushed = self.offset;
         self.post();
-        let mut campaigns = Vec::with_capacity(self.donors_changed.len());
-        for place in self.donors_changed.drain(..) {
-            let campaign = &mut self.campaigns[place];
-            campaign.donors_changed = false;
-            campaigns.push(Changed {
-                place,
-                campaign: self.names[place].clone(),
-                now: campaign.donors.clone(),
-            });
-        }
+        let of = |place: usize, now| Changed {
+            place,
+            campaign: self.names[place].clone(),
+            now,
+        };
+        let campaigns = match self.new_donors.take(self.campaigns.len()) {
+            None => {
+                let all = self.campaigns.iter().enumerate();
+                all.map(|(place, it)| of(place, it.donors.clone()))
+                    .collect()
+            }
+            Some(mut new) => {
+                new.sort_by_key(|it| it.0);
+                let by_campaign = new.chunk_by(|one, other| one.0 == other.0);
+                let donors = |of_one: &[(u32, Donor)]| Donors::among(of_one.iter().map(|it| it.1));
+                by_campaign
+                    .map(|of_one| of(of_one[0].0 as usize, donors(of_one)))
+                    .collect()
+            }
+        };
         Some(DonorsFlush {
             partition: self.partition,
             to: self.offset,

@@ -117,6 +117,13 @@ impl Donors {
         Donors::from_bytes(bytes, OVERALL_LG_K)
     }
 
+    /// The donors of a campaign that are among these.
+    pub(super) fn among(donors: impl IntoIterator<Item = Donor>) -> Donors {
+        let mut some = Donors::campaign();
+        donors.into_iter().for_each(|donor| some.see(donor));
+        some
+    }
+
     /// Takes a donor in.
     #[inline]
     pub fn see(&mut self, donor: Donor) {
@@ -170,11 +177,7 @@ impl fmt::Debug for Donors {
 /// sketch by the order of its donors (HIP), which no checkpoint keeps, so that a
 /// restart could have the estimate step back.
 #[derive(Clone, Debug)]
-pub struct DonorsUnion {
-    union: HllUnion,
-    /// Working it out takes microseconds, so it is kept.
-    estimate: u64,
-}
+pub struct DonorsUnion(HllUnion);
 
 impl DonorsUnion {
     /// Nobody, with a campaign's precision.
@@ -188,22 +191,17 @@ impl DonorsUnion {
     }
 
     fn new(lg_k: u8) -> DonorsUnion {
-        let union = HllUnion::new(lg_k).expect("the precision is within 4..=21");
-        DonorsUnion { union, estimate: 0 }
+        DonorsUnion(HllUnion::new(lg_k).expect("the precision is within 4..=21"))
     }
 
-    /// Takes a shard's donors in; `true` if the estimate changed.
-    pub fn merge(&mut self, donors: &Donors) -> bool {
-        self.union.update(&donors.sketch());
-        let estimate = self.union.composite_estimate().round() as u64;
-        let changed = estimate != self.estimate;
-        self.estimate = estimate;
-        changed
+    /// Takes a shard's donors in.
+    pub fn merge(&mut self, donors: &Donors) {
+        self.0.update(&donors.sketch());
     }
 
-    /// How many distinct donors, about.
+    /// How many distinct donors, about. Working it out takes microseconds.
     pub fn estimate(&self) -> u64 {
-        self.estimate
+        self.0.composite_estimate().round() as u64
     }
 }
 

@@ -172,10 +172,7 @@ impl Shard {
             if let Some(donor) = donor {
                 campaign.donors.see(donor);
                 campaign.kept_donors_changed = true;
-                if !campaign.donors_changed {
-                    campaign.donors_changed = true;
-                    self.donors_changed.push(place);
-                }
+                self.new_donors.add(place, donor);
             }
         }
     }

@@ -131,3 +131,43 @@ fn a_sum_that_is_nearly_full_is_looked_at() {
         }
     }
 }
+
+/// Whether all sketches come or the new donors alone, the union is that of all.
+#[test]
+fn donors_that_are_flushed_are_all_that_came() {
+    let payloads = payloads(30_000);
+    let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
+    let mut unions: Vec<DonorsUnion> = Vec::new();
+    let take_in = |unions: &mut Vec<DonorsUnion>, flush: DonorsFlush| {
+        for Changed { place, now, .. } in &flush.campaigns {
+            while unions.len() <= *place {
+                unions.push(DonorsUnion::campaign());
+            }
+            unions[*place].merge(now);
+        }
+        flush.campaigns.len()
+    };
+    let mut flushed = Vec::new();
+    for (offset, payload) in payloads.iter().enumerate() {
+        let record = Record {
+            offset: offset as i64,
+            timestamp: Some(GIVING_DAY_2022 + 24 * 3_600_000),
+            payload: Some(payload),
+        };
+        shard.apply(record, &mut names);
+        // Often, but for a stretch with more donors than are told one by one.
+        if offset % 100 == 99 && !(5_000..20_000).contains(&offset) {
+            let flush = shard.flush_donors().unwrap();
+            flushed.push(take_in(&mut unions, flush));
+        }
+    }
+    let (some, all) = (flushed[1], shard.campaign_count());
+    assert!(some < all && flushed.contains(&all), "{flushed:?}");
+
+    shard.full_flush();
+    let mut whole = Vec::new();
+    shard.flush_donors().map(|flush| take_in(&mut whole, flush));
+    let estimates =
+        |unions: &[DonorsUnion]| -> Vec<u64> { unions.iter().map(DonorsUnion::estimate).collect() };
+    assert_eq!(estimates(&unions), estimates(&whole));
+}
