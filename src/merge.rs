@@ -84,19 +84,29 @@ pub struct Cut {
 pub struct Merge {
     index: hashbrown::HashMap<Arc<str>, usize>,
     campaigns: Vec<Campaign>,
-    /// By partition, and by the place of a campaign in its shard: the place of it here.
-    places: BTreeMap<Partition, Vec<Option<usize>>>,
+    places: BTreeMap<Partition, Places>,
     partitions: BTreeMap<Partition, Held>,
     /// The places of campaigns that changed since the last cut.
     changed: Vec<usize>,
     /// The places of those that got donors since.
     donors_changed: Vec<usize>,
+    /// The place of the campaign whose windows are looked at next.
+    windows_next: usize,
     sums: Sums,
     donors: DonorsUnion,
     /// Up to where each partition's donors are in the sketches.
     donors_offsets: BTreeMap<Partition, Offset>,
     digest: Digest,
     counted_campaigns: u64,
+}
+
+/// The places of a shard's campaigns.
+#[derive(Debug, Default)]
+struct Places {
+    /// By the place of a campaign in the shard, its place here.
+    here: Vec<Option<usize>>,
+    /// By its place here, its place in the shard.
+    there: Vec<Option<usize>>,
 }
 
 /// A shard's values as merge holds them.
@@ -138,6 +148,7 @@ impl Merge {
             partitions: BTreeMap::new(),
             changed: Vec::new(),
             donors_changed: Vec::new(),
+            windows_next: 0,
             sums: Sums::default(),
             donors: DonorsUnion::overall(),
             donors_offsets: BTreeMap::new(),
@@ -203,11 +214,11 @@ impl Merge {
     }
 
     /// Asks memory for what a change of a campaign at `place` in its shard needs.
-    fn prefetch(&self, held: &Held, places: &[Option<usize>], place: usize) {
+    fn prefetch(&self, held: &Held, places: &Places, place: usize) {
         if let Some(values) = held.values.get(place) {
             prefetch(values);
         }
-        if let Some(&Some(place)) = places.get(place) {
+        if let Some(&Some(place)) = places.here.get(place) {
             prefetch(&self.campaigns[place].total);
         }
     }
@@ -307,6 +318,11 @@ impl Merge {
         }
     }
 
+    /// How many campaigns were named so far.
+    pub fn campaign_count(&self) -> usize {
+        self.campaigns.len()
+    }
+
     /// Whether the next cut may hold any total.
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty() || !self.donors_changed.is_empty()
@@ -326,16 +342,21 @@ impl Merge {
 
     /// The place of a campaign here. By its place in a shard, since looking names up would
     /// cost more than all else that is done with a change.
-    fn place<T>(&mut self, of_shard: &mut Vec<Option<usize>>, changed: &Changed<T>) -> usize {
-        if let Some(&Some(place)) = of_shard.get(changed.place) {
+    fn place<T>(&mut self, of_shard: &mut Places, changed: &Changed<T>) -> usize {
+        if let Some(&Some(place)) = of_shard.here.get(changed.place) {
             debug_assert_eq!(self.campaigns[place].total.campaign, changed.campaign);
             return place;
         }
         let place = self.place_of(&changed.campaign);
-        if of_shard.len() <= changed.place {
-            of_shard.resize(changed.place + 1, None);
+        for (places, from, to) in [
+            (&mut of_shard.here, changed.place, place),
+            (&mut of_shard.there, place, changed.place),
+        ] {
+            if places.len() <= from {
+                places.resize(from + 1, None);
+            }
+            places[from] = Some(to);
         }
-        of_shard[changed.place] = Some(place);
         place
     }
 

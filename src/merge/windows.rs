@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AHEAD, Merge};
+use super::Merge;
 use crate::event::Millis;
 use crate::money::ByCurrency;
 use crate::shard::Window;
@@ -31,23 +31,21 @@ pub struct CampaignWindows {
 }
 
 impl Merge {
-    /// The windows that differ from what this returned for them last, at the
-    /// highest watermark of what is held now.
-    pub fn take_changed_windows(&mut self) -> Vec<CampaignWindows> {
+    /// Looks at the windows of so many campaigns, of all in turn: those that differ from what
+    /// this returned for them last, at the highest watermark of what is held now.
+    pub fn take_changed_windows(&mut self, campaigns: usize) -> Vec<CampaignWindows> {
         let Some(watermark) = self.watermark() else {
             return Vec::new();
         };
         let mut changed = Vec::new();
-        let windows = self.windows_at(watermark);
-        for (campaign, mut windows) in self.campaigns.iter_mut().zip(windows) {
-            if campaign.total.counts.counted == 0 {
+        for _ in 0..campaigns.min(self.campaigns.len()) {
+            let place = self.windows_next % self.campaigns.len();
+            self.windows_next = place + 1;
+            if self.campaigns[place].total.counts.counted == 0 {
                 continue;
             }
-            for (currency, _) in campaign.total.sums.money.iter() {
-                for sums in &mut windows {
-                    sums.net.of(currency); // It is there from now on.
-                }
-            }
+            let windows = self.windows_of(place, watermark);
+            let campaign = &mut self.campaigns[place];
             let emitted = CampaignWindows {
                 campaign: campaign.total.campaign.clone(),
                 windows,
@@ -61,32 +59,31 @@ impl Merge {
         changed
     }
 
-    /// By campaign. Shard by shard, as their values lie in memory.
-    fn windows_at(&self, watermark: Millis) -> Vec<[WindowSums; 4]> {
-        let mut windows = vec![<[WindowSums; 4]>::default(); self.campaigns.len()];
+    fn windows_of(&self, place: usize, watermark: Millis) -> [WindowSums; 4] {
+        let mut windows: [WindowSums; 4] = Default::default();
         let starts = Window::ALL.map(|window| window.start_s(watermark));
         for (partition, held) in &self.partitions {
-            let places = self.places.get(partition).into_iter().flatten();
-            let ahead = held.values.iter().skip(AHEAD).map(Some);
-            let ahead = ahead.chain(std::iter::repeat(None));
-            for ((values, place), ahead) in held.values.iter().zip(places).zip(ahead) {
-                if let Some(values) = ahead {
-                    values.panes.prefetch();
-                }
-                let Some(place) = *place else { continue };
-                let windows = &mut windows[place];
-                for pane in values.panes.since(starts[Window::Day as usize]) {
-                    let reached = windows.iter_mut().zip(starts);
-                    for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
-                        match pane.currency {
-                            Some(currency) => {
-                                sums.gifts += pane.gifts;
-                                *sums.net.of(currency) += i128::from(pane.net);
-                            }
-                            None => sums.flowers += i128::from(pane.net),
+            let there = self.places.get(partition).map(|places| &places.there);
+            let there = there.and_then(|there| *there.get(place)?);
+            let Some(values) = there.and_then(|there| held.values.get(there)) else {
+                continue;
+            };
+            for pane in values.panes.since(starts[Window::Day as usize]) {
+                let reached = windows.iter_mut().zip(starts);
+                for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
+                    match pane.currency {
+                        Some(currency) => {
+                            sums.gifts += pane.gifts;
+                            *sums.net.of(currency) += i128::from(pane.net);
                         }
+                        None => sums.flowers += i128::from(pane.net),
                     }
                 }
+            }
+        }
+        for (currency, _) in self.campaigns[place].total.sums.money.iter() {
+            for sums in &mut windows {
+                sums.net.of(currency); // It is there from now on.
             }
         }
         windows

@@ -71,8 +71,9 @@ pub struct Merger {
     revocations: u64,
     /// The offsets of the newest complete cut.
     published: Option<BTreeMap<Partition, Offset>>,
+    /// When the last cut was made, with the windows of some campaigns.
     windows_at: Option<Instant>,
-    /// The offsets of the newest cut that came with windows.
+    /// The offsets of the newest cut, if it came with the windows of all.
     windows_of: Option<BTreeMap<Partition, Offset>>,
     /// Whether everything up to `until` has been published.
     has_reached_the_end: bool,
@@ -332,16 +333,14 @@ impl Merger {
                 if !self.is_gate_reached(&held) || self.is_all_published(&held, ending) {
                     return;
                 }
-                let windows_due = self
-                    .windows_at
-                    .is_none_or(|at| at.elapsed() >= self.windows_interval);
-                let windows = if windows_due || ending || self.published.is_none() {
-                    self.windows_at = Some(Instant::now());
-                    self.windows_of = Some(held);
-                    self.merge.take_changed_windows()
-                } else {
-                    Vec::new()
+                let all = self.merge.campaign_count();
+                let due = match ending || self.published.is_none() {
+                    true => all,
+                    false => self.windows_due(all),
                 };
+                self.windows_at = Some(Instant::now());
+                self.windows_of = (due >= all).then_some(held);
+                let windows = self.merge.take_changed_windows(due);
                 let cut = Arc::new(self.merge.close_cut());
                 self.state = State::Publishing(cut.clone());
                 Job::Publish(cut, windows)
@@ -351,6 +350,14 @@ impl Merger {
         if self.ends.jobs.send(job).is_err() {
             self.ends.shutdown.begin(); // The publisher has ended; so must we.
         }
+    }
+
+    /// Of how many campaigns the windows come with this cut. A part of all with each, so that
+    /// it is once an interval for everyone: all at once would hold up that one cut.
+    fn windows_due(&self, all: usize) -> usize {
+        let since = self.windows_at.map_or(Duration::MAX, |at| at.elapsed());
+        let part = since.div_duration_f64(self.windows_interval).min(1.0);
+        (part * all as f64).ceil() as usize
     }
 
     /// Whether no figure of a cut at `held` would step back: neither what is

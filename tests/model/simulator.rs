@@ -364,7 +364,11 @@ impl Simulator {
         if std::mem::take(&mut self.topics.foreign) {
             self.merge.emit_all_again();
         }
-        let windows = self.merge.take_changed_windows();
+        // Those of some campaigns, then those of the others.
+        let all = self.merge.campaign_count();
+        let some = self.random.random_range(0..=all);
+        let mut windows = self.merge.take_changed_windows(some);
+        windows.extend(self.merge.take_changed_windows(all - some));
         let cut = self.merge.close_cut();
         let oracle = Oracle::at(&self.logs, &cut.offsets);
         check_cut(&cut, &oracle);
@@ -466,7 +470,7 @@ impl Simulator {
                 }
             }
         }
-        let windows = self.merge.take_changed_windows();
+        let windows = self.merge.take_changed_windows(usize::MAX);
         let cut = self.merge.close_cut();
         for (&partition, &offset) in &cut.offsets {
             assert_eq!(offset.0 as usize, self.logs[partition as usize].len());
