@@ -192,6 +192,10 @@ impl Kafka {
     /// Makes a topic and waits until all its partitions have a leader.
     pub fn create_topic(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        // Records are of 2022: brokers look every five minutes what is older than a week.
+        if !settings.iter().any(|it| it.0 == "retention.ms") {
+            topic = topic.set("retention.ms", "-1");
+        }
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
