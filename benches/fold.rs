@@ -178,7 +178,7 @@ fn merging(criterion: &mut Criterion) {
     let (mut shard, mut names) = warm_shard(&payloads);
     let whole = shard.full_flush();
     fold(&mut shard, &mut names, &payloads[WARM..]);
-    let changes = shard.flush();
+    let flush = shard.flush();
     let held = || {
         let mut merge = Merge::new();
         merge.apply(&whole);
@@ -186,15 +186,15 @@ fn merging(criterion: &mut Criterion) {
         merge
     };
     let mut group = criterion.benchmark_group("merge");
-    let campaigns = Throughput::Elements(changes.campaigns.len() as u64);
+    let campaigns = Throughput::Elements(flush.changes.len() as u64);
     group.sample_size(20).throughput(campaigns);
     group.bench_function("apply", |b| {
-        b.iter_batched_ref(held, |merge| merge.apply(&changes), BatchSize::PerIteration);
+        b.iter_batched_ref(held, |merge| merge.apply(&flush), BatchSize::PerIteration);
     });
     group.bench_function("close a cut", |b| {
         let merged = || {
             let mut merge = held();
-            merge.apply(&changes);
+            merge.apply(&flush);
             merge
         };
         b.iter_batched_ref(merged, |merge| merge.close_cut(), BatchSize::PerIteration);

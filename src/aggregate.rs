@@ -68,7 +68,7 @@ pub enum Command {
 #[derive(Debug)]
 pub enum FromWorker {
     /// Values of one shard that changed.
-    Flush(Flush),
+    Flush(Box<Flush>),
     /// Sketches of one shard that changed.
     Donors(DonorsFlush),
 }
@@ -374,8 +374,11 @@ impl Worker {
 /// Hands what changed in one shard to merge; `false` if merge has ended, and with
 /// it the process.
 fn hand_over(output: &SyncSender<FromWorker>, shard: &mut Shard, with_donors: bool) -> bool {
-    if shard.has_changes() && output.send(FromWorker::Flush(shard.flush())).is_err() {
-        return false;
+    if shard.has_changes() {
+        let flush = Box::new(shard.flush());
+        if output.send(FromWorker::Flush(flush)).is_err() {
+            return false;
+        }
     }
     if with_donors && let Some(donors) = shard.flush_donors() {
         let _ = output.send(FromWorker::Donors(donors));

@@ -28,7 +28,7 @@ pub use windows::{CampaignWindows, WindowSums};
 use crate::event::Millis;
 use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
-use crate::shard::{Changed, Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values, ValuesUpdate};
+use crate::shard::{Change, Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values};
 
 /// How many campaigns ahead memory is asked for one.
 const AHEAD: usize = 8;
@@ -104,9 +104,30 @@ pub struct Merge {
 #[derive(Debug, Default)]
 struct Places {
     /// By the place of a campaign in the shard, its place here.
-    here: Vec<Option<usize>>,
+    here: Numbers,
     /// By its place here, its place in the shard.
-    there: Vec<Option<usize>>,
+    there: Numbers,
+}
+
+/// Numbers by numbers.
+#[derive(Debug, Default)]
+struct Numbers(Vec<u32>);
+
+impl Numbers {
+    const NONE: u32 = u32::MAX;
+
+    #[inline]
+    fn get(&self, of: usize) -> Option<usize> {
+        let number = self.0.get(of).copied()?;
+        (number != Numbers::NONE).then_some(number as usize)
+    }
+
+    fn set(&mut self, of: usize, number: usize) {
+        if self.0.len() <= of {
+            self.0.resize(of + 1, Numbers::NONE);
+        }
+        self.0[of] = number as u32;
+    }
 }
 
 /// A shard's values as merge holds them.
@@ -194,16 +215,26 @@ impl Merge {
         self.donors_offsets.entry(flush.partition).or_default();
         let mut held = self.partitions.remove(&flush.partition).unwrap_or_default();
         let mut places = self.places.remove(&flush.partition).unwrap_or_default();
-        for (number, changed) in flush.campaigns.iter().enumerate() {
-            if let Some(ahead) = flush.campaigns.get(number + AHEAD) {
-                self.prefetch(&held, &places, ahead.place);
+        for (there, name) in (flush.first_new..).zip(&flush.new_names) {
+            self.place(&mut places, there, name);
+        }
+        let named = flush.first_new + flush.new_names.len();
+        if held.values.len() < named {
+            held.values.resize_with(named, Values::default);
+        }
+        for (number, change) in flush.changes.iter().enumerate() {
+            if let Some(ahead) = flush.changes.place(number + 2 * AHEAD) {
+                prefetch(&held.values[ahead]);
+                let campaign = places.here.get(ahead).map(|place| &self.campaigns[place]);
+                campaign.inspect(|campaign| prefetch(&campaign.total));
             }
-            let place = self.place(&mut places, changed);
-            if held.values.len() <= changed.place {
-                held.values.resize_with(changed.place + 1, Values::default);
+            if let Some(ahead) = flush.changes.place(number + AHEAD) {
+                held.values[ahead].panes.prefetch();
             }
-            let values = &mut held.values[changed.place];
-            self.update(values, place, &changed.now, flush.watermark);
+            let place = places.here.get(change.place);
+            let place = place.expect("a campaign that was named in this flush, or before");
+            let values = &mut held.values[change.place];
+            self.update(values, place, change, flush.watermark);
         }
         self.places.insert(flush.partition, places);
         held.offset = flush.to;
@@ -213,28 +244,18 @@ impl Merge {
         Applied::Merged
     }
 
-    /// Asks memory for what a change of a campaign at `place` in its shard needs.
-    fn prefetch(&self, held: &Held, places: &Places, place: usize) {
-        if let Some(values) = held.values.get(place) {
-            prefetch(values);
-        }
-        if let Some(&Some(place)) = places.here.get(place) {
-            prefetch(&self.campaigns[place].total);
-        }
-    }
-
     fn update(
         &mut self,
         values: &mut Values,
         place: usize,
-        update: &ValuesUpdate,
+        change: Change<'_>,
         watermark: Option<Millis>,
     ) {
         let campaign = &mut self.campaigns[place];
 
         let counts = &mut campaign.total.counts;
         let counted_before = counts.counted;
-        sums::replace_counts(counts, &values.counts, &update.counts);
+        sums::replace_counts(counts, &values.counts, change.counts);
         if counted_before == 0 && counts.counted > 0 {
             self.counted_campaigns += 1;
         }
@@ -242,8 +263,8 @@ impl Merge {
             campaign.changed = true;
             self.changed.push(place);
         }
-        values.counts = update.counts;
-        for &row in &update.rows {
+        values.counts = *change.counts;
+        for &row in change.rows {
             let old = values.ledger.set(row);
             campaign
                 .total
@@ -251,7 +272,7 @@ impl Merge {
                 .replace(row.currency, &old, &row.figures);
             self.sums.replace(row.currency, &old, &row.figures);
         }
-        values.panes.set(&update.panes, watermark);
+        values.panes.set(change.panes, watermark);
     }
 
     /// Takes in sketches. They are estimates that are not exact at the cut: being
@@ -261,10 +282,10 @@ impl Merge {
         *reached = flush.to.max(*reached);
         self.donors.merge(&flush.overall);
         let mut places = self.places.remove(&flush.partition).unwrap_or_default();
-        for changed in &flush.campaigns {
-            let place = self.place(&mut places, changed);
+        for of_one in &flush.campaigns {
+            let place = self.place(&mut places, of_one.place, &of_one.campaign);
             let campaign = &mut self.campaigns[place];
-            campaign.donors.merge(&changed.now);
+            campaign.donors.merge(&of_one.donors);
             if !campaign.donors_changed {
                 campaign.donors_changed = true;
                 self.donors_changed.push(place);
@@ -340,23 +361,16 @@ impl Merge {
         }
     }
 
-    /// The place of a campaign here. By its place in a shard, since looking names up would
-    /// cost more than all else that is done with a change.
-    fn place<T>(&mut self, of_shard: &mut Places, changed: &Changed<T>) -> usize {
-        if let Some(&Some(place)) = of_shard.here.get(changed.place) {
-            debug_assert_eq!(self.campaigns[place].total.campaign, changed.campaign);
+    /// The place here of a campaign that has the place `there` in its shard. By that, since
+    /// looking names up would cost more than all else that is done with a change.
+    fn place(&mut self, of_shard: &mut Places, there: usize, name: &Arc<str>) -> usize {
+        if let Some(place) = of_shard.here.get(there) {
+            debug_assert_eq!(self.campaigns[place].total.campaign, *name);
             return place;
         }
-        let place = self.place_of(&changed.campaign);
-        for (places, from, to) in [
-            (&mut of_shard.here, changed.place, place),
-            (&mut of_shard.there, place, changed.place),
-        ] {
-            if places.len() <= from {
-                places.resize(from + 1, None);
-            }
-            places[from] = Some(to);
-        }
+        let place = self.place_of(name);
+        of_shard.here.set(there, place);
+        of_shard.there.set(place, there);
         place
     }
 

@@ -32,13 +32,13 @@ use std::sync::Arc;
 pub use calendar::{Calendar, Day};
 pub use dedup::{IdSet, Ids, Segment};
 pub use donors::{Donor, Donors, DonorsUnion};
-pub use flush::{Changed, DonorsFlush, Flush};
+pub use flush::{CampaignDonors, Change, Changes, DonorsFlush, Flush};
 pub use ledger::{Figures, Ledger, Row};
 pub use names::Names;
 pub use panes::{Pane, Panes, Window};
 pub use rules::Rules;
 pub use snapshot::{Damaged, Snapshot};
-pub use values::{Counts, Values, ValuesUpdate};
+pub use values::{Counts, Values};
 
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +161,7 @@ pub struct Shard {
     campaigns: Vec<Campaign>,
     /// Up to where merge has been told, and what changed since.
     flushed: Offset,
+    flushed_names: usize,
     changed: Vec<usize>,
     /// The same of the sketches.
     donors_flushed: Offset,
@@ -218,6 +219,7 @@ impl Shard {
             names: Vec::new(),
             campaigns: Vec::new(),
             flushed: Offset::START,
+            flushed_names: 0,
             changed: Vec::new(),
             donors_flushed: Offset::START,
             new_donors: NewDonors::Uncounted,

@@ -436,7 +436,7 @@ impl Worker {
             owned.announced = true;
             let _ = self
                 .output
-                .send(FromWorker::Flush(owned.shard.full_flush()));
+                .send(FromWorker::Flush(Box::new(owned.shard.full_flush())));
             // A gate may be open already but for the donors.
             hand_over(&self.output, &mut owned.shard, true);
         }

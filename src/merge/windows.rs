@@ -64,7 +64,7 @@ impl Merge {
         let starts = Window::ALL.map(|window| window.start_s(watermark));
         for (partition, held) in &self.partitions {
             let there = self.places.get(partition).map(|places| &places.there);
-            let there = there.and_then(|there| *there.get(place)?);
+            let there = there.and_then(|there| there.get(place));
             let Some(values) = there.and_then(|there| held.values.get(there)) else {
                 continue;
             };

@@ -38,8 +38,12 @@ impl IdSet {
     pub(super) fn restore(horizon_s: u32, ids: Ids) -> IdSet {
         let mut set = IdSet::of(horizon_s, IdLog::from(ids));
         for place in set.log.places() {
-            // An id that came again after it was forgotten stands at the later place.
-            set.index.insert(set.log.id(place), place as u32, &set.log);
+            let id = set.log.id(place);
+            match set.index.find_mut(id, &set.log) {
+                // One that came again after it was forgotten stands at the later place.
+                Some(earlier) => *earlier = place as u32,
+                None => set.index.add(id, place as u32, &set.log),
+            }
         }
         set
     }
@@ -55,13 +59,12 @@ impl IdSet {
     /// Puts `id` in; `false` if it is known. The watermark must not fall from
     /// one call to the next.
     pub fn insert(&mut self, id: Id, watermark: Millis) -> bool {
-        let now_s = seconds(watermark);
-        if let Some(place) = self.index.find(id, &self.log)
-            && now_s - self.log.stamp(self.log.place(place)) < self.horizon_s
-        {
-            return false;
+        let (now_s, place) = (seconds(watermark), self.log.end() as u32);
+        match self.index.find_mut(id, &self.log) {
+            Some(known) if self.log.came_within(*known, self.horizon_s, now_s) => return false,
+            Some(forgotten) => *forgotten = place,
+            None => self.index.add(id, place, &self.log),
         }
-        self.index.insert(id, self.log.end() as u32, &self.log);
         self.log.push(id, now_s);
         if self.log.is_expired(now_s, self.horizon_s) {
             self.forget();
@@ -79,7 +82,8 @@ impl IdSet {
     pub fn contains(&self, id: Id, watermark: Millis) -> bool {
         let place = self.index.find(id, &self.log);
         place.is_some_and(|place| {
-            seconds(watermark) - self.log.stamp(self.log.place(place)) < self.horizon_s
+            let now_s = seconds(watermark);
+            self.log.came_within(place, self.horizon_s, now_s)
         })
     }
 

@@ -1,12 +1,17 @@
 //! What leaves a shard: what changed since the last time, absolute.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Donor, Donors, Shard, Tally, Values, ValuesUpdate};
+use super::{Counts, Donor, Donors, Pane, Row, Shard, Tally, Values};
 use crate::event::Millis;
+use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 
 /// The values of one shard that changed in `(from, to]`, absolute, exact at `to`.
+///
+/// A campaign stands for itself by its place among those of the shard, which are in the
+/// order of their first events. So it follows from the log, like all else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
     /// Whose they are.
@@ -19,21 +24,106 @@ pub struct Flush {
     pub watermark: Option<Millis>,
     /// The shard's outcomes.
     pub tally: Tally,
-    /// The campaigns that changed.
-    pub campaigns: Vec<Changed<ValuesUpdate>>,
+    /// The place of the first campaign that had no event up to `from`.
+    pub first_new: usize,
+    /// The names of those that had not, by place.
+    pub new_names: Vec<Arc<str>>,
+    /// What changed of the campaigns.
+    pub changes: Changes,
 }
 
-/// What changed of one campaign of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed<T> {
-    /// Its place among the shard's campaigns, which are in the order of their first events.
-    /// So it follows from the log, like all else, and may stand for the name.
-    pub place: usize,
-    /// Its name.
-    pub campaign: Arc<str>,
-    /// What it has now.
-    pub now: T,
+/// What changed of some campaigns: the figures of all lie together, since on their way
+/// they are read once, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    campaigns: Vec<Changed>,
+    rows: Vec<Row>,
+    panes: Vec<Pane>,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Changed {
+    place: u32,
+    /// Where the campaign's figures end.
+    rows_end: u32,
+    panes_end: u32,
+    counts: Counts,
+}
+
+/// What changed of one campaign, absolute: the receiver's copy, if it is as old as
+/// the last change or newer, becomes equal to the sender's.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The campaign's place in the shard.
+    pub place: usize,
+    /// Its outcomes, whole.
+    pub counts: &'a Counts,
+    /// The rows that changed.
+    pub rows: &'a [Row],
+    /// The panes that changed.
+    pub panes: &'a [Pane],
+}
+
+impl Changes {
+    fn with_capacity(campaigns: usize) -> Changes {
+        Changes {
+            campaigns: Vec::with_capacity(campaigns),
+            rows: Vec::with_capacity(campaigns),
+            panes: Vec::with_capacity(campaigns),
+        }
+    }
+
+    /// Adds what changed of a campaign, which `take` takes.
+    fn add(
+        &mut self,
+        place: usize,
+        values: &mut Values,
+        take: impl FnOnce(&mut Values, &mut Vec<Row>, &mut Vec<Pane>),
+    ) {
+        take(values, &mut self.rows, &mut self.panes);
+        self.campaigns.push(Changed {
+            place: place as u32,
+            rows_end: self.rows.len() as u32,
+            panes_end: self.panes.len() as u32,
+            counts: values.counts,
+        });
+    }
+
+    /// How many campaigns changed.
+    pub fn len(&self) -> usize {
+        self.campaigns.len()
+    }
+
+    /// Whether none did.
+    pub fn is_empty(&self) -> bool {
+        self.campaigns.is_empty()
+    }
+
+    /// The place of the campaign whose change has this number, if there are so many.
+    #[inline]
+    pub fn place(&self, number: usize) -> Option<usize> {
+        Some(self.campaigns.get(number)?.place as usize)
+    }
+
+    /// The changes in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Change<'_>> {
+        let (mut rows, mut panes) = (0, 0);
+        self.campaigns.iter().map(move |campaign| Change {
+            place: campaign.place as usize,
+            counts: &campaign.counts,
+            rows: &self.rows[up_to(&mut rows, campaign.rows_end)],
+            panes: &self.panes[up_to(&mut panes, campaign.panes_end)],
+        })
+    }
+}
+
+/// From where one ended to where the next one does.
+fn up_to(ended: &mut usize, end: u32) -> Range<usize> {
+    std::mem::replace(ended, end as usize)..end as usize
+}
+
+/// How many campaigns ahead memory is asked for one.
+const AHEAD: usize = 8;
 
 /// The donors that came since the last time; merging them is a union, so they may come
 /// late, twice, in any order, or with others that came before.
@@ -46,7 +136,18 @@ pub struct DonorsFlush {
     /// Over all campaigns of the shard.
     pub overall: Donors,
     /// By campaign.
-    pub campaigns: Vec<Changed<Donors>>,
+    pub campaigns: Vec<CampaignDonors>,
+}
+
+/// Donors of one campaign.
+#[derive(Clone, Debug)]
+pub struct CampaignDonors {
+    /// The campaign's place in the shard.
+    pub place: usize,
+    /// Its name: donors may come before its first values do.
+    pub campaign: Arc<str>,
+    /// Those that it got.
+    pub donors: Donors,
 }
 
 /// The donors that campaigns got since they were flushed last.
@@ -85,8 +186,9 @@ impl Shard {
     pub fn flush(&mut self) -> Flush {
         self.post();
         let mut changed = std::mem::take(&mut self.changed);
-        let flush = self.flush_of(self.flushed, &changed, |values, watermark| {
-            values.take_changes(watermark)
+        let watermark = self.watermark;
+        let flush = self.flush_of(self.flushed, &changed, |values, rows, panes| {
+            values.take_changes(watermark, rows, panes)
         });
         changed.clear();
         self.changed = changed;
@@ -101,8 +203,10 @@ impl Shard {
         let all: Vec<usize> = (0..self.campaigns.len()).collect();
         self.donors_flushed = Offset::START;
         self.new_donors = NewDonors::Uncounted;
-        self.flush_of(Offset::START, &all, |values, watermark| {
-            values.take_all(watermark)
+        self.flushed_names = 0;
+        let watermark = self.watermark;
+        self.flush_of(Offset::START, &all, |values, rows, panes| {
+            values.take_all(watermark, rows, panes)
         })
     }
 
@@ -110,30 +214,35 @@ impl Shard {
         &mut self,
         from: Offset,
         places: &[usize],
-        take: impl Fn(&mut Values, Option<Millis>) -> ValuesUpdate,
+        take: impl Fn(&mut Values, &mut Vec<Row>, &mut Vec<Pane>),
     ) -> Flush {
-        let mut campaigns = Vec::with_capacity(places.len());
-        for &place in places {
+        let mut changes = Changes::with_capacity(places.len());
+        for (number, &place) in places.iter().enumerate() {
+            if let Some(&ahead) = places.get(number + 2 * AHEAD) {
+                prefetch(&self.campaigns[ahead]);
+            }
+            if let Some(&ahead) = places.get(number + AHEAD) {
+                self.campaigns[ahead].values.panes.prefetch();
+            }
             let campaign = &mut self.campaigns[place];
             if let Some(begun) = &mut self.begun {
                 // Before its panes are put together.
                 begun.encode(place, &self.names[place], campaign);
             }
             campaign.changed = false;
-            campaigns.push(Changed {
-                place,
-                campaign: self.names[place].clone(),
-                now: take(&mut campaign.values, self.watermark),
-            });
+            changes.add(place, &mut campaign.values, &take);
         }
         self.flushed = self.offset;
+        let first_new = std::mem::replace(&mut self.flushed_names, self.names.len());
         Flush {
             partition: self.partition,
             from,
             to: self.offset,
             watermark: self.watermark,
             tally: self.tally.clone(),
-            campaigns,
+            first_new,
+            new_names: self.names[first_new..].to_vec(),
+            changes,
         }
     }
 
@@ -150,10 +259,10 @@ impl Shard {
         }
         self.donors_flushed = self.offset;
         self.post();
-        let of = |place: usize, now| Changed {
+        let of = |place: usize, donors| CampaignDonors {
             place,
             campaign: self.names[place].clone(),
-            now,
+            donors,
         };
         let campaigns = match self.new_donors.take(self.campaigns.len()) {
             None => {

@@ -156,22 +156,21 @@ impl Ledger {
         self.rows.is_sorted_by(|a, b| place(a) < place(b))
     }
 
-    /// The rows that were set since this was asked last.
-    pub(super) fn take_changed(&mut self) -> SmallVec<[Row; 1]> {
-        self.take(|row| row.changed)
+    /// Appends the rows that were set since this was asked last.
+    pub(super) fn take_changed(&mut self, taken: &mut Vec<Row>) {
+        self.take(taken, |row| row.changed);
     }
 
-    pub(super) fn take_all(&mut self) -> SmallVec<[Row; 1]> {
-        self.take(|_| true)
+    /// Appends all rows.
+    pub(super) fn take_all(&mut self, taken: &mut Vec<Row>) {
+        self.take(taken, |_| true);
     }
 
-    fn take(&mut self, wanted: impl Fn(&Row) -> bool) -> SmallVec<[Row; 1]> {
-        let mut taken = SmallVec::new();
+    fn take(&mut self, taken: &mut Vec<Row>, wanted: impl Fn(&Row) -> bool) {
         for row in self.rows.iter_mut().filter(|row| wanted(row)) {
             row.changed = false;
             taken.push(*row);
         }
-        taken
     }
 
     /// The place of a row, or where it would stand. From the end: most events

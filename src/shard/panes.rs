@@ -314,11 +314,11 @@ impl Panes {
         self.panes.is_sorted_by(|a, b| a.place() < b.place())
     }
 
-    /// The panes that changed since the last time, in their order.
+    /// Appends the panes that changed since the last time, in their order.
     ///
     /// They are as they would be if all were tidied at the watermark. That need not be done
     /// while only the shortest have changed: no others are ever put together with those.
-    pub(super) fn take_changed(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
+    pub(super) fn take_changed(&mut self, watermark: Option<Millis>, taken: &mut Vec<Pane>) {
         if let Some(watermark) = watermark
             && !is_short(self.changed_s, watermark)
         {
@@ -329,7 +329,6 @@ impl Panes {
         }
         let changed_s = std::mem::replace(&mut self.changed_s, never());
         let first = self.panes.iter().rposition(|pane| pane.start_s < changed_s);
-        let mut taken = Vec::new();
         for pane in &mut self.panes[first.map_or(0, |place| place + 1)..] {
             if std::mem::take(&mut pane.changed) {
                 taken.push(Pane {
@@ -338,10 +337,10 @@ impl Panes {
                 });
             }
         }
-        taken
     }
 
-    pub(super) fn take_all(&mut self, watermark: Option<Millis>) -> Vec<Pane> {
+    /// Appends all panes.
+    pub(super) fn take_all(&mut self, watermark: Option<Millis>, taken: &mut Vec<Pane>) {
         if let Some(watermark) = watermark {
             self.tidy(watermark);
         }
@@ -349,7 +348,7 @@ impl Panes {
         for pane in &mut self.panes {
             pane.changed = false;
         }
-        self.panes.clone()
+        taken.extend_from_slice(&self.panes);
     }
 
     /// From the end: most events belong to the newest pane.

@@ -139,11 +139,11 @@ fn donors_that_are_flushed_are_all_that_came() {
     let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
     let mut unions: Vec<DonorsUnion> = Vec::new();
     let take_in = |unions: &mut Vec<DonorsUnion>, flush: DonorsFlush| {
-        for Changed { place, now, .. } in &flush.campaigns {
-            while unions.len() <= *place {
+        for of_one in &flush.campaigns {
+            while unions.len() <= of_one.place {
                 unions.push(DonorsUnion::campaign());
             }
-            unions[*place].merge(now);
+            unions[of_one.place].merge(&of_one.donors);
         }
         flush.campaigns.len()
     };

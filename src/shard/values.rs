@@ -1,7 +1,6 @@
 //! The values of one campaign in one shard: what a flush carries and merge holds.
 
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 
 use super::{Ledger, Pane, Panes, Row};
 use crate::event::Millis;
@@ -53,32 +52,26 @@ pub struct Values {
     pub panes: Panes,
 }
 
-/// What changed of [`Values`], absolute: the receiver's copy, if it is as old as
-/// the last change or newer, becomes equal to the sender's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValuesUpdate {
-    /// The outcomes, whole.
-    pub counts: Counts,
-    /// The rows that changed.
-    pub rows: SmallVec<[Row; 1]>,
-    /// The panes that changed.
-    pub panes: Vec<Pane>,
-}
-
 impl Values {
-    pub(super) fn take_changes(&mut self, watermark: Option<Millis>) -> ValuesUpdate {
-        ValuesUpdate {
-            counts: self.counts,
-            rows: self.ledger.take_changed(),
-            panes: self.panes.take_changed(watermark),
-        }
+    /// Moves what changed since the last time to `rows` and `panes`.
+    pub(super) fn take_changes(
+        &mut self,
+        watermark: Option<Millis>,
+        rows: &mut Vec<Row>,
+        panes: &mut Vec<Pane>,
+    ) {
+        self.ledger.take_changed(rows);
+        self.panes.take_changed(watermark, panes);
     }
 
-    pub(super) fn take_all(&mut self, watermark: Option<Millis>) -> ValuesUpdate {
-        ValuesUpdate {
-            counts: self.counts,
-            rows: self.ledger.take_all(),
-            panes: self.panes.take_all(watermark),
-        }
+    /// The same of all that there is.
+    pub(super) fn take_all(
+        &mut self,
+        watermark: Option<Millis>,
+        rows: &mut Vec<Row>,
+        panes: &mut Vec<Pane>,
+    ) {
+        self.ledger.take_all(rows);
+        self.panes.take_all(watermark, panes);
     }
 }

@@ -453,12 +453,12 @@ impl Simulator {
                 .flush_donors()
                 .iter()
                 .for_each(|sketches| self.merge.apply_donors(sketches));
-            for changed in flush.campaigns {
-                for row in changed.now.rows {
+            for change in flush.changes.iter() {
+                for row in change.rows {
                     let currency = row.currency.map(|currency| currency.to_string());
                     let key = (i64::from(row.day.0), currency);
                     let sums = rows
-                        .entry(changed.campaign.clone())
+                        .entry(flush.new_names[change.place].clone())
                         .or_default()
                         .entry(key)
                         .or_default();

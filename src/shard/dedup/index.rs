@@ -66,20 +66,24 @@ impl Index {
         Some(table.buckets[bucket].places[slot])
     }
 
-    /// Puts in what stands for an id; what stood for it before.
+    /// What stands for an id, to put another in its place.
     #[inline]
-    pub fn insert(&mut self, id: Id, place: u32, log: &IdLog) -> Option<u32> {
+    pub fn find_mut(&mut self, id: Id, log: &IdLog) -> Option<&mut u32> {
         let hash = mix(id);
         let table = &mut self.tables[table_of(hash)];
-        if let Some((bucket, slot)) = table.find(hash, |it| log.id(log.place(it)) == id) {
-            let known = &mut table.buckets[bucket].places[slot];
-            return Some(std::mem::replace(known, place));
-        }
+        let (bucket, slot) = table.find(hash, |place| log.id(log.place(place)) == id)?;
+        Some(&mut table.buckets[bucket].places[slot])
+    }
+
+    /// Puts in what stands for an id for which nothing stands.
+    #[inline]
+    pub fn add(&mut self, id: Id, place: u32, log: &IdLog) {
+        let hash = mix(id);
+        let table = &mut self.tables[table_of(hash)];
         if table.is_full() {
             table.grow(log);
         }
         table.put(hash, place);
-        None
     }
 
     /// Takes an id out, if that is what stands for it.

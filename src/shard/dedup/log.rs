@@ -79,10 +79,12 @@ impl IdLog {
         prefetch(&piece.ids[number]);
     }
 
-    /// When the id at a place came.
-    pub fn stamp(&self, place: u64) -> u32 {
-        let (piece, number) = self.at(place);
-        piece.stamp(number)
+    /// Whether the id at the place with these last 32 bits came less than `horizon_s`
+    /// seconds before `now_s`.
+    #[inline]
+    pub fn came_within(&self, low: u32, horizon_s: u32, now_s: u32) -> bool {
+        let (piece, number) = self.at(self.place(low));
+        now_s - piece.stamp(number) < horizon_s
     }
 
     #[inline]
