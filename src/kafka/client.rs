@@ -93,6 +93,9 @@ pub fn reader(config: &KafkaConfig) -> ClientConfig {
     let good = [
         // A full queue is looked at again soon; librdkafka would sleep for 1 s.
         ("fetch.queue.backoff.ms", "5"),
+        // What waits in the queue falls out of the caches: of 64 MB, which is librdkafka's
+        // own choice, a drain took 7 % more CPU.
+        ("queued.max.messages.kbytes", "4096"),
         ("fetch.wait.max.ms", "50"),
     ];
     let must = [
