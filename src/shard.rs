@@ -27,6 +27,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use calendar::{Calendar, Day};
@@ -73,12 +74,11 @@ struct Decoded<'a> {
     number: usize,
     offset: i64,
     timestamp: Option<Millis>,
-    event: Result<Event<'a>, Rejected>,
+    given: Result<Given, Rejected>,
+    campaign: Cow<'a, str>,
     /// The hash, and then the number, of its campaign's name.
     hash: names::Hash,
     name: u32,
-    /// The place of its campaign.
-    place: usize,
 }
 
 /// An event as it is counted.
@@ -86,21 +86,21 @@ struct Decoded<'a> {
 struct Given {
     id: Id,
     gift: Gift,
-    /// The place of its campaign.
-    place: usize,
     donor: Option<Donor>,
     at: Millis,
+    /// The place of its campaign, once it is known.
+    place: usize,
 }
 
 impl Given {
     #[inline]
-    fn of(event: &Event<'_>, place: usize) -> Given {
+    fn of(event: &Event<'_>) -> Given {
         Given {
             id: event.id,
             gift: event.gift,
-            place,
             donor: event.donor.as_deref().map(Donor::of),
             at: event.at,
+            place: 0,
         }
     }
 }
@@ -263,9 +263,13 @@ impl Shard {
         self.number_campaigns(names);
         let given = event::decode(record.payload).map(|event| {
             let name = names.number(&event.campaign);
-            Given::of(&event, self.place(name, names))
+            let place = self.place(name, names);
+            Given {
+                place,
+                ..Given::of(&event)
+            }
         });
-        self.fold(record.offset, record.timestamp, given)
+        self.fold(record.offset, record.timestamp, &given)
     }
 
     /// Folds in records one after the other, as [`apply`](Shard::apply) does each; those
@@ -287,43 +291,47 @@ impl Shard {
         let mut decoded: Vec<Decoded<'_>> = Vec::with_capacity(AT_ONCE);
         loop {
             for (number, record) in records.by_ref().take(AT_ONCE) {
-                let event = event::decode(record.payload);
+                let (given, campaign) = match event::decode(record.payload) {
+                    Ok(event) => (Ok(Given::of(&event)), event.campaign),
+                    Err(rejected) => (Err(rejected), Cow::Borrowed("")),
+                };
                 let mut hash = names::Hash::default();
-                if let Ok(event) = &event {
-                    self.ids.prefetch(event.id);
-                    hash = names.look_ahead(&event.campaign);
+                if let Ok(given) = &given {
+                    self.ids.prefetch(given.id);
+                    hash = names.look_ahead(&campaign);
                 }
                 decoded.push(Decoded {
                     number,
                     offset: record.offset,
                     timestamp: record.timestamp,
-                    event,
+                    given,
+                    campaign,
                     hash,
                     name: UNKNOWN,
-                    place: 0,
                 });
             }
             if decoded.is_empty() {
                 return;
             }
+            for it in decoded.iter_mut().filter(|it| it.given.is_ok()) {
+                it.name = names.find_or_add(&it.campaign, it.hash);
+                self.places
+                    .get(it.name as usize)
+                    .inspect(|it| prefetch(*it));
+            }
             for it in &mut decoded {
-                if let Ok(event) = &it.event {
-                    it.name = names.find_or_add(&event.campaign, it.hash);
-                    self.places
-                        .get(it.name as usize)
-                        .inspect(|it| prefetch(*it));
+                if let Ok(given) = &mut it.given {
+                    given.place = self.place(it.name, names);
+                    self.journal.prefetch(given.place);
                 }
             }
-            for it in decoded.iter_mut().filter(|it| it.event.is_ok()) {
-                it.place = self.place(it.name, names);
-                self.journal.prefetch(it.place);
-            }
-            for it in decoded.drain(..) {
-                let given = it.event.map(|event| Given::of(&event, it.place));
-                if let Outcome::DeadLetter(rejected) = self.fold(it.offset, it.timestamp, given) {
+            for it in &decoded {
+                let outcome = self.fold(it.offset, it.timestamp, &it.given);
+                if let Outcome::DeadLetter(rejected) = outcome {
                     dead(it.number, rejected);
                 }
             }
+            decoded.clear();
         }
     }
 
@@ -332,7 +340,7 @@ impl Shard {
         &mut self,
         offset: i64,
         timestamp: Option<Millis>,
-        given: Result<Given, Rejected>,
+        given: &Result<Given, Rejected>,
     ) -> Outcome {
         assert!(
             offset >= self.offset.0,
@@ -343,8 +351,8 @@ impl Shard {
         self.offset = Offset::after(offset);
         self.tally.seen += 1;
         let outcome = match given {
-            Ok(given) => self.count(&given, timestamp),
-            Err(rejected) => Outcome::DeadLetter(rejected),
+            Ok(given) => self.count(given, timestamp),
+            Err(rejected) => Outcome::DeadLetter(rejected.clone()),
         };
         match &outcome {
             Outcome::Counted => self.tally.counted += 1,
