@@ -73,7 +73,7 @@ impl Merge {
                 for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
                     match pane.currency {
                         Some(currency) => {
-                            sums.gifts += pane.gifts;
+                            sums.gifts += u64::from(pane.gifts);
                             *sums.net.of(currency) += i128::from(pane.net);
                         }
                         None => sums.flowers += i128::from(pane.net),

@@ -187,9 +187,9 @@ mod tests {
     }
 
     /// 16 of the log and the index, at the worst moment; while a table grows, both
-    /// the old and the new one are there, of one in 256.
+    /// the old and the new one are there, of one in 32.
     #[test]
-    fn an_id_costs_26_bytes() {
+    fn an_id_costs_27_bytes() {
         let (mut ids, mut worst) = (IdSet::new(u32::MAX), 0.0f64);
         for i in 0..3_000_000u64 {
             let id = u128::from(i).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -198,6 +198,6 @@ mod tests {
                 worst = worst.max(16.0 + ids.index.bytes_at_most() as f64 / i as f64);
             }
         }
-        assert!(worst < 26.0, "{worst:.1} bytes an id");
+        assert!(worst < 27.0, "{worst:.1} bytes an id");
     }
 }

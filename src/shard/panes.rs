@@ -117,7 +117,10 @@ fn floor(seconds: u32, step: u32) -> u32 {
 }
 
 /// What one campaign got in a slice of event time, in one currency.
+///
+/// There may be hundreds of each campaign in each partition, twice: so it is without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(C, packed(4))]
 pub struct Pane {
     /// Where it starts, in seconds since the epoch.
     pub start_s: u32,
@@ -125,8 +128,9 @@ pub struct Pane {
     pub currency: Option<Currency>,
     #[serde(skip)]
     changed: bool,
-    /// How many donations.
-    pub gifts: u64,
+    /// How many donations; 2^32 - 1 at most, which would be 2.4 million a second for one
+    /// campaign in one partition.
+    pub gifts: u32,
     /// Donations less refunds; in a pane of flowers their number.
     pub net: i64,
 }
@@ -139,7 +143,7 @@ impl Pane {
 
     fn take_in(&mut self, other: &Pane) {
         self.changed |= other.changed;
-        self.gifts += other.gifts;
+        self.gifts = self.gifts.saturating_add(other.gifts);
         self.net += other.net;
     }
 }
@@ -265,7 +269,7 @@ impl Panes {
     }
 
     /// Where a pane is, or belongs. Old ones are put together before there are more than
-    /// there is room for; a third is free after that, so that it need not be done for
+    /// there is room for; a fifth is free after that, so that it need not be done for
     /// every new pane.
     fn find_or_make_room(
         &mut self,
@@ -276,7 +280,7 @@ impl Panes {
         match watermark {
             Some(watermark) if found.is_err() && self.panes.len() == self.panes.capacity() => {
                 self.tidy(watermark);
-                self.panes.reserve_exact(self.panes.len() / 2 + 2);
+                self.panes.reserve_exact(self.panes.len() / 4 + 2);
                 self.find(pane.place())
             }
             _ => found,

@@ -17,7 +17,9 @@ pub(super) struct Index {
     tables: Vec<Table>,
 }
 
-const TABLES: usize = 256;
+/// Of fewer and larger tables, what one leaves behind when it doubles is large enough for
+/// the allocator to use it for something else; of 256, it was lost in pieces.
+const TABLES: usize = 32;
 /// Into how many parts ids fall, to be shared out between the tables.
 const PARTS: usize = 4_096;
 
@@ -294,9 +296,9 @@ mod tests {
         TABLE_OF
             .iter()
             .for_each(|&table| parts[table as usize] += 1);
-        assert!((10..=11).contains(&parts[0]), "{}", parts[0]);
+        assert!((85..=87).contains(&parts[0]), "{}", parts[0]);
         assert!(
-            (21..=22).contains(&parts[TABLES - 1]),
+            (169..=171).contains(&parts[TABLES - 1]),
             "{}",
             parts[TABLES - 1]
         );
