@@ -38,7 +38,7 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    native::keep_freed_memory();
+    native::set_up_memory();
     let cli = Cli::parse();
     // The demo says itself what goes on, and so does who measures.
     let log_level = match cli.command {
