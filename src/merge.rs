@@ -30,7 +30,7 @@ use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 use crate::shard::{Change, Counts, DonorsFlush, DonorsUnion, Flush, Tally, Values};
 
-/// How many campaigns ahead memory is asked for one.
+/// How many campaigns ahead memory is asked for what one points to; for itself, twice as many.
 const AHEAD: usize = 8;
 
 /// What merge did with a flush.
@@ -218,6 +218,8 @@ impl Merge {
         for (there, name) in (flush.first_new..).zip(&flush.new_names) {
             self.place(&mut places, there, name);
         }
+        // What is held is as new as `from`, or newer, so it has the campaigns of that time.
+        debug_assert!(flush.first_new <= held.values.len());
         let named = flush.first_new + flush.new_names.len();
         if held.values.len() < named {
             held.values.resize_with(named, Values::default);

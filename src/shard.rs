@@ -161,8 +161,9 @@ pub struct Shard {
     campaigns: Vec<Campaign>,
     /// Up to where merge has been told, and what changed since.
     flushed: Offset,
-    flushed_names: usize,
     changed: Vec<usize>,
+    /// How many campaigns merge has been told the names of.
+    names_flushed: usize,
     /// The same of the sketches.
     donors_flushed: Offset,
     new_donors: NewDonors,
@@ -219,8 +220,8 @@ impl Shard {
             names: Vec::new(),
             campaigns: Vec::new(),
             flushed: Offset::START,
-            flushed_names: 0,
             changed: Vec::new(),
+            names_flushed: 0,
             donors_flushed: Offset::START,
             new_donors: NewDonors::Uncounted,
             kept: Offset::START,

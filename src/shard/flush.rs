@@ -10,8 +10,8 @@ use crate::offset::{Offset, Partition};
 
 /// The values of one shard that changed in `(from, to]`, absolute, exact at `to`.
 ///
-/// A campaign stands for itself by its place among those of the shard, which are in the
-/// order of their first events. So it follows from the log, like all else.
+/// A campaign is named by its place among those of the shard, which are in the order of
+/// their first events. So it follows from the log, like all else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flush {
     /// Whose they are.
@@ -26,7 +26,7 @@ pub struct Flush {
     pub tally: Tally,
     /// The place of the first campaign that had no event up to `from`.
     pub first_new: usize,
-    /// The names of those that had not, by place.
+    /// The names of those campaigns, in the order of their places.
     pub new_names: Vec<Arc<str>>,
     /// What changed of the campaigns.
     pub changes: Changes,
@@ -65,11 +65,12 @@ pub struct Change<'a> {
 }
 
 impl Changes {
-    fn with_capacity(campaigns: usize) -> Changes {
+    /// With room for so many campaigns, which have together so many panes.
+    fn with_capacity(campaigns: usize, panes: usize) -> Changes {
         Changes {
             campaigns: Vec::with_capacity(campaigns),
             rows: Vec::with_capacity(campaigns),
-            panes: Vec::with_capacity(campaigns),
+            panes: Vec::with_capacity(panes),
         }
     }
 
@@ -122,7 +123,7 @@ fn up_to(ended: &mut usize, end: u32) -> Range<usize> {
     std::mem::replace(ended, end as usize)..end as usize
 }
 
-/// How many campaigns ahead memory is asked for one.
+/// How many campaigns ahead memory is asked for what one points to; for itself, twice as many.
 const AHEAD: usize = 8;
 
 /// The donors that came since the last time; merging them is a union, so they may come
@@ -182,12 +183,17 @@ impl NewDonors {
 }
 
 impl Shard {
-    /// What changed since the last flush, and marks it as flushed.
+    /// What changed since the last flush, and marks it as flushed. The first one is whole:
+    /// of what was restored, nobody but a checkpoint has been told.
     pub fn flush(&mut self) -> Flush {
+        if self.flushed == Offset::START {
+            return self.full_flush();
+        }
         self.post();
         let mut changed = std::mem::take(&mut self.changed);
         let watermark = self.watermark;
-        let flush = self.flush_of(self.flushed, &changed, |values, rows, panes| {
+        let room = Changes::with_capacity(changed.len(), changed.len());
+        let flush = self.flush_of(self.flushed, &changed, room, |values, rows, panes| {
             values.take_changes(watermark, rows, panes)
         });
         changed.clear();
@@ -203,9 +209,11 @@ impl Shard {
         let all: Vec<usize> = (0..self.campaigns.len()).collect();
         self.donors_flushed = Offset::START;
         self.new_donors = NewDonors::Uncounted;
-        self.flushed_names = 0;
+        self.names_flushed = 0;
         let watermark = self.watermark;
-        self.flush_of(Offset::START, &all, |values, rows, panes| {
+        let panes = self.campaigns.iter().map(|it| it.values.panes.len());
+        let room = Changes::with_capacity(all.len(), panes.sum());
+        self.flush_of(Offset::START, &all, room, |values, rows, panes| {
             values.take_all(watermark, rows, panes)
         })
     }
@@ -214,9 +222,9 @@ impl Shard {
         &mut self,
         from: Offset,
         places: &[usize],
+        mut changes: Changes,
         take: impl Fn(&mut Values, &mut Vec<Row>, &mut Vec<Pane>),
     ) -> Flush {
-        let mut changes = Changes::with_capacity(places.len());
         for (number, &place) in places.iter().enumerate() {
             if let Some(&ahead) = places.get(number + 2 * AHEAD) {
                 prefetch(&self.campaigns[ahead]);
@@ -233,7 +241,7 @@ impl Shard {
             changes.add(place, &mut campaign.values, &take);
         }
         self.flushed = self.offset;
-        let first_new = std::mem::replace(&mut self.flushed_names, self.names.len());
+        let first_new = std::mem::replace(&mut self.names_flushed, self.names.len());
         Flush {
             partition: self.partition,
             from,

@@ -135,6 +135,8 @@ pub struct Pane {
     pub net: i64,
 }
 
+const _: () = assert!(size_of::<Pane>() == 20);
+
 impl Pane {
     /// By what panes are in order.
     fn place(&self) -> (u32, Option<Currency>) {
@@ -209,6 +211,11 @@ impl Panes {
             Ok(place) => self.panes[place].take_in(&pane),
             Err(place) => self.panes.insert(place, pane),
         }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.panes.len()
     }
 
     /// Asks memory for the newest pane, and the place behind it.

@@ -132,6 +132,30 @@ fn a_sum_that_is_nearly_full_is_looked_at() {
     }
 }
 
+/// Merge must be told of all that was restored, and not only of what came since.
+#[test]
+fn the_first_flush_of_what_was_restored_is_whole() {
+    let payloads = payloads(2_000);
+    let timestamp = Some(GIVING_DAY_2022 + 24 * 3_600_000);
+    let records = (0..).zip(&payloads).map(|(offset, payload)| Record {
+        offset,
+        timestamp,
+        payload: Some(payload),
+    });
+    let records: Vec<_> = records.collect();
+    let (mut shard, mut names) = (Shard::new(0, rules()), Names::default());
+    shard.apply_all(records[..1_900].iter().copied(), &mut names, |_, _| ());
+    let kept = shard.full_snapshot();
+    let mut again = Shard::restore(0, rules(), [&kept.counters[..]], kept.ids).unwrap();
+    for shard in [&mut shard, &mut again] {
+        shard.apply_all(records[1_900..].iter().copied(), &mut names, |_, _| ());
+    }
+    let flush = again.flush();
+    assert_eq!(flush, shard.full_flush());
+    assert_eq!(flush.from, Offset::START);
+    assert!(flush.changes.len() == shard.campaign_count() && shard.campaign_count() > 100);
+}
+
 /// Whether all sketches come or the new donors alone, the union is that of all.
 #[test]
 fn donors_that_are_flushed_are_all_that_came() {

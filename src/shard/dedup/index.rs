@@ -1,4 +1,4 @@
-//! Where each id stands in the log: small hash tables that grow one at a time.
+//! Where each id stands in the log: hash tables that grow one at a time.
 
 use wide::u8x16;
 
@@ -17,8 +17,8 @@ pub(super) struct Index {
     tables: Vec<Table>,
 }
 
-/// Of fewer and larger tables, what one leaves behind when it doubles is large enough for
-/// the allocator to use it for something else; of 256, it was lost in pieces.
+/// With fewer and larger tables, what one leaves behind when it doubles is large enough for
+/// the allocator to use it for something else; with 256, it was lost in pieces.
 const TABLES: usize = 32;
 /// Into how many parts ids fall, to be shared out between the tables.
 const PARTS: usize = 4_096;
