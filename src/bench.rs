@@ -14,6 +14,7 @@
 //! whatever was made is taken away again.
 
 mod args;
+mod asked;
 mod backlog;
 mod child;
 mod compare;
@@ -42,7 +43,6 @@ use rdkafka::error::KafkaError;
 use crate::config::Config;
 use crate::generate::{KafkaSinkError, Settings, SettingsError};
 use crate::kafka::clock::now_ms;
-use crate::money::grouped;
 use crate::publish::records::rfc3339;
 use crate::shutdown::Shutdown;
 use crate::totals::{LogError, Verdict};
@@ -158,7 +158,10 @@ pub fn run(
         command: command.name().to_owned(),
         began: rfc3339(now_ms()),
         machine: Machine::this(),
-        settings: settings_of(own.config()),
+        settings: settings_of(own.config())
+            .into_iter()
+            .chain(command.asked())
+            .collect(),
         drain: None,
         paced: None,
         sweep: None,
@@ -193,7 +196,6 @@ fn measure_all(
     document: &mut Document,
     stop: &Shutdown,
 ) -> Result<Logs, Error> {
-    let asked = &mut document.settings;
     match command {
         BenchCommand::Raw(args) => {
             let kinds = [Kind::RawPoll, Kind::RawBatch];
@@ -204,23 +206,18 @@ fn measure_all(
         }
         BenchCommand::Paced(args) => {
             let plan = steady(&args.traffic, args.rate, args.duration, args.warmup)?;
-            note(asked, &plan.settings, args.traffic.partitions);
             let found = paced(own, &plan, stop)?;
             document.paced = Some(found.paced);
             return Ok(found.logs);
         }
         BenchCommand::Sweep(args) => {
-            asked.insert("partitions".into(), args.traffic.partitions.to_string());
-            asked.insert("campaigns".into(), grouped(args.traffic.campaigns));
             let (sweep, logs) = sweep::sweep(own, args, stop)?;
             document.sweep = Some(sweep);
             return Ok(logs);
         }
         BenchCommand::Day(args) => {
             let (settings, partitions) = (args.day()?, args.traffic.partitions);
-            note(asked, &settings, partitions);
             if let Some(faster) = args.replay {
-                asked.insert("replay".into(), format!("{faster} times faster"));
                 let found = paced(own, &replay(settings, partitions, faster)?, stop)?;
                 document.paced = Some(found.paced);
                 return Ok(found.logs);
@@ -291,10 +288,4 @@ fn settings_of(config: &Config) -> BTreeMap<String, String> {
         }
     }
     settings
-}
-
-fn note(asked: &mut BTreeMap<String, String>, settings: &Settings, partitions: i32) {
-    asked.insert("partitions".into(), partitions.to_string());
-    asked.insert("campaigns".into(), grouped(settings.campaigns));
-    asked.insert("seed".into(), settings.seed.to_string());
 }

@@ -11,6 +11,7 @@ use super::report::RESULT;
 use super::result::{Document, FORMAT, Kind, Run};
 use super::stats::median;
 use super::table::{columns, row};
+use crate::money::grouped;
 
 /// The figures of both, and what each of B is as a part of that of A.
 pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
@@ -30,7 +31,8 @@ pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
     }
     if rows.is_empty() {
         return Err(Error::Usage(format!(
-            "there is nothing to compare: A is of `bench {}`, and B of `bench {}`",
+            "there is nothing to compare: A is of `bench {}`, B of `bench {}`, and no figure is \
+             in both",
             before.command, after.command
         )));
     }
@@ -47,7 +49,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
 fn number(figure: f64) -> String {
     match figure.abs() {
         0.0..10.0 => format!("{figure:.3}"),
-        _ => crate::money::grouped(figure.round() as i64),
+        _ => grouped(figure.round() as i64),
     }
 }
 
@@ -98,6 +100,13 @@ fn differences(before: &Document, after: &Document) -> String {
         drained.or_else(sent).unwrap_or(0).to_string()
     };
     differ("events", &events(before), &events(after));
+    let partitions = |document: &Document| match &document.drain {
+        Some(drain) => drain.partitions.to_string(),
+        None => "not said".into(),
+    };
+    if before.drain.is_some() && after.drain.is_some() {
+        differ("partitions read", &partitions(before), &partitions(after));
+    }
     if !out.is_empty() {
         out.push('\n');
     }
@@ -116,6 +125,7 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
             let of =
                 |figure: &dyn Fn(&Run) -> Option<f64>| median(drain.of(kind).filter_map(figure));
             add(format!("{name}: events/s"), drain.median_rate(kind));
+            add(format!("{name}: MB/s"), of(&Run::megabytes_a_second));
             for (part, what) in ["fold", "librdkafka", "merge", "publish", "other"]
                 .iter()
                 .enumerate()
@@ -123,6 +133,8 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
                 let cpu = of(&|run| Some(run.cpu_a_million()?[part].1));
                 add(format!("{name}: CPU s/M, {what}"), cpu);
             }
+            let cpu = |run: &Run| Some(run.cpu_a_million()?.iter().map(|it| it.1).sum());
+            add(format!("{name}: CPU s/M"), of(&cpu));
             let memory = of(&|run| Some(run.peak_memory_bytes? as f64 / (1 << 20) as f64));
             add(format!("{name}: peak MiB"), memory);
         }
@@ -141,7 +153,26 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
             }
         }
     }
+    if let Some(paced) = &document.paced {
+        let (events, late) = (paced.sent as f64 / 1e6, paced.lateness.p99_us);
+        add("late sent, p99, ms".into(), Some(late as f64 / 1_000.0));
+        add(
+            "CPU s/M".into(),
+            paced.cpu.as_ref().map(|cpu| cpu.total_s() / events),
+        );
+        let memory = paced
+            .peak_memory_bytes
+            .map(|bytes| bytes as f64 / (1 << 20) as f64);
+        add("peak MiB".into(), memory);
+    }
     if let Some(sweep) = &document.sweep {
+        for step in &sweep.steps {
+            let (rate, p99_us) = (grouped(step.paced.rate), step.paced.readable.p99_us);
+            add(
+                format!("p99 at {rate} events/s, ms"),
+                Some(p99_us as f64 / 1_000.0),
+            );
+        }
         add("knee, events/s".into(), sweep.knee.map(|knee| knee as f64));
     }
     figures

@@ -131,6 +131,11 @@ impl Search {
     fn ended(&self) -> String {
         let number = |rate: u64| grouped(rate);
         match (self.held, self.failed, self.generator_fell_behind) {
+            (None, _, Some(_)) => {
+                "the generator fell behind at the first rate, so nothing is said of \
+                 tally99: give a lower --from, or more cores"
+                    .into()
+            }
             (None, ..) => "not even the first rate held: give a lower --from".into(),
             (Some(_), None, _) => {
                 "the highest rate that was asked for held: give a higher --to".into()
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_generator_that_fell_behind_is_not_taken_for_the_knee() {
-        let mut search = Search {
+        let new = || Search {
             next: Some(100),
             factor: 2.0,
             highest: 1_000,
@@ -198,9 +203,14 @@ mod tests {
             failed: None,
             generator_fell_behind: None,
         };
+        let mut search = new();
         search.tried(100, &None, false);
         search.tried(200, &Some("late".into()), true);
         assert_eq!((search.next, search.held), (None, Some(100)));
         assert!(search.ended().contains("not what tally99 could take"));
+        let mut search = new();
+        search.tried(100, &Some("late".into()), true);
+        assert_eq!((search.next, search.held), (None, None));
+        assert!(search.ended().contains("nothing is said of tally99"));
     }
 }

@@ -104,21 +104,71 @@ fn a_drain_reads_all_of_it_is_exact_and_leaves_nothing_behind() {
         serde_json::from_str::<Value>(&result).expect("it is JSON"),
         found
     );
-    let page = std::fs::read_to_string(report.path().join("index.html")).expect("it is there");
-    assert_eq!(page.matches("<svg").count(), 2);
-    let mut compare = tally99(["bench", "compare"]);
-    compare
-        .arg(report.path())
-        .arg(report.path().join("result.json"));
-    let compared = process::run(&mut compare, SOON).succeeded();
+    assert_draws(report.path(), &["Raw against drain", CPU]);
+    let compared = compare(report.path(), &report.path().join("result.json"));
     let rate = compared
-        .stdout
         .lines()
         .find(|line| line.starts_with("tally99: events/s"));
     assert!(
         rate.is_some_and(|line| line.ends_with("1.000")),
         "{compared}"
     );
+    assert!(!compared.contains("differs"), "{compared}");
+}
+
+const CPU: &str = "CPU by thread";
+const LATENCY: [&str; 4] = [
+    "Latency by percentile",
+    "Latency over time",
+    "Rate over time",
+    "Lag over time",
+];
+
+/// The page of a report has these plots. Of CPU only Linux tells.
+#[track_caller]
+fn assert_draws(report: &Path, titles: &[&str]) {
+    let page = std::fs::read_to_string(report.join("index.html")).expect("it is there");
+    for title in titles {
+        let is_drawn = page.split("<figcaption>").skip(1).any(|figure| {
+            let figure = figure.split("</figure>").next().unwrap_or_default();
+            figure.starts_with(title) && figure.contains("<svg")
+        });
+        assert!(
+            is_drawn || *title == CPU && cfg!(not(target_os = "linux")),
+            "{title}"
+        );
+    }
+}
+
+#[track_caller]
+fn compare(a: &Path, b: &Path) -> String {
+    let mut compare = tally99(["bench", "compare"]);
+    compare.arg(a).arg(b);
+    process::run(&mut compare, SOON).succeeded().stdout
+}
+
+#[test]
+fn what_is_not_of_the_same_thing_is_told_when_it_is_compared() {
+    let bench = Bench::new();
+    let reports = [(2, 50), (4, 100)].map(|(partitions, campaigns)| {
+        let report = tempfile::tempdir().expect("a temporary folder");
+        let line = format!(
+            "raw --events 5000 --partitions {partitions} --campaigns {campaigns} --pairs 1 \
+             --report {}",
+            report.path().display()
+        );
+        let table = bench.run(&line).succeeded().stdout;
+        assert!(table.contains("raw, polled") && table.contains("raw, batches"));
+        report
+    });
+    bench.assert_is_gone();
+    let compared = compare(reports[0].path(), reports[1].path());
+    for differs in ["partitions: 2 | 4", "campaigns: 50 | 100"] {
+        let line = format!("differs: {differs}\n");
+        assert!(compared.contains(&line), "{compared}");
+    }
+    assert!(compared.contains("\nraw, batches: MB/s "), "{compared}");
+    assert!(!compared.contains("differs: events"), "{compared}");
 }
 
 #[test]
@@ -267,6 +317,8 @@ fn every_event_at_a_steady_rate_is_accounted_for() {
     for log in ["readable.hlog", "visible.hlog"] {
         assert_is_log_of(&report.path().join(log));
     }
+    assert_draws(report.path(), &LATENCY);
+    assert_draws(report.path(), &[CPU]);
 }
 
 #[test]
@@ -291,10 +343,12 @@ fn a_generator_that_is_too_slow_for_its_rate_makes_the_run_invalid() {
 fn a_sweep_names_the_knee_and_why_it_ended() {
     let bench = Bench::new();
     // Every rate is too high for a limit of nothing, and none for one of a minute.
+    let report = tempfile::tempdir().expect("a temporary folder");
     let sweep = |limit: &str| {
         let line = format!(
-            "sweep --from 500 --to 600 --step 2s --warmup 0s --limit-p99 {limit} --partitions 4 \
-             --campaigns 100 --json"
+            "sweep --from 500 --to 600 --step 4s --warmup 0s --limit-p99 {limit} --partitions 4 \
+             --campaigns 100 --json --report {}",
+            report.path().display()
         );
         json(&bench.run(&line).succeeded())["sweep"].clone()
     };
@@ -307,6 +361,17 @@ fn a_sweep_names_the_knee_and_why_it_ended() {
         "{found}"
     );
     assert_eq!(found["steps"].as_array().map(Vec::len), Some(1));
+    let found = sweep("60s");
+    let ended = found["ended"].as_str().expect("why it ended");
+    // A machine that is busy with other tests may keep the generator from it.
+    if !ended.contains("the generator fell behind") {
+        assert_eq!(found["knee"], 600, "{found}");
+        assert!(ended.contains("--to"), "{found}");
+        assert_eq!(found["steps"].as_array().map(Vec::len), Some(2));
+        assert_draws(report.path(), &["Rate against p99"]);
+        assert_draws(report.path(), &LATENCY);
+        assert_is_log_of(&report.path().join("readable.hlog"));
+    }
     bench.assert_is_gone();
 }
 
