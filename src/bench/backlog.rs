@@ -62,10 +62,10 @@ impl Backlog {
         };
         progress.finish();
         written?;
+        sink.flush_unless(None, || stop.has_begun())?;
         if stop.has_begun() {
             return Err(Error::Stopped);
         }
-        sink.flush(None)?;
         let filled_in_s = begin.elapsed().as_secs_f64();
         drop(sink);
         let backlog = Backlog {
@@ -84,8 +84,8 @@ impl Backlog {
         }
     }
 
-    /// Looks at a topic that is there.
-    pub fn existing(own: &Own, topic: &str) -> Result<Backlog, Error> {
+    /// Looks at a topic that is there; `is_folded`: it is not only to be read.
+    pub fn existing(own: &Own, topic: &str, is_folded: bool) -> Result<Backlog, Error> {
         let log = look_up(own, topic)?;
         if let Ok(settings) = own.wait_for(TopicSettings::of(own.admin(), topic))
             && settings.is_compacted()
@@ -107,10 +107,10 @@ impl Backlog {
                  topic is filled"
             )));
         }
-        if backlog.log.values().any(|(low, _)| low.0 > 0) {
+        if is_folded && backlog.log.values().any(|(low, _)| low.0 > 0) {
             return Err(Error::Refused(format!(
                 "the first records of topic {topic} have expired: tally99 refuses to count a log \
-                 without its beginning. Take a topic that is whole"
+                 without its beginning. Take a topic that is whole, or `bench raw`"
             )));
         }
         Ok(backlog)

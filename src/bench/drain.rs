@@ -22,7 +22,7 @@ pub(super) fn drain(
     stop: &Shutdown,
 ) -> Result<Drain, Error> {
     let backlog = match &args.topic {
-        Some(topic) => Backlog::existing(own, topic)?,
+        Some(topic) => Backlog::existing(own, topic, kinds.contains(&Kind::Fold))?,
         None => {
             check_partitions(own.config(), args.traffic.partitions)?;
             let events = args.traffic.events(args.events)?;

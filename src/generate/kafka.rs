@@ -221,13 +221,22 @@ impl KafkaSink {
     /// Waits until every record is acknowledged. Without a `timeout` it waits
     /// until librdkafka gives up (`message.timeout.ms`, 5 min by default).
     pub fn flush(&self, timeout: Option<Duration>) -> Result<(), KafkaSinkError> {
+        self.flush_unless(timeout, || false)
+    }
+
+    /// The same, unless the end comes first: then it is not said whether all are.
+    pub fn flush_unless(
+        &self,
+        timeout: Option<Duration>,
+        is_the_end: impl Fn() -> bool,
+    ) -> Result<(), KafkaSinkError> {
         let begin = Instant::now();
         loop {
             // In slices, so that a failure ends it at once.
             let slice = Duration::from_millis(200);
             let is_empty = self.producer.flush(slice).is_ok();
             self.poll(Duration::ZERO)?;
-            if is_empty {
+            if is_empty || is_the_end() {
                 return Ok(());
             }
             if let Some(timeout) = timeout.filter(|timeout| begin.elapsed() >= *timeout) {
