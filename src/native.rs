@@ -46,9 +46,8 @@ pub fn set_up_memory() {
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PURGE_DELAY_MS) };
     #[cfg(target_os = "linux")]
     if std::env::var_os("MIMALLOC_ALLOW_THP").is_none() {
-        // By the process, since mimalloc has reserved its first memory by now. If the kernel
-        // knows no such thing, nothing is lost.
-        // SAFETY: it takes numbers only, and has no effect but on the pages to come.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+        // By the process, and those that it starts, since mimalloc has reserved its first
+        // memory by now. If the kernel knows no such thing, nothing is lost.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
 }
