@@ -15,9 +15,14 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tally99::event::{Id, Rejected, decode};
 use tally99::generate::{GIVING_DAY_2022, Record as Made, Settings, Traffic};
 use tally99::merge::Merge;
-use tally99::publish::records::campaign_total;
+use tally99::native::set_up_memory;
+use tally99::publish::records::{campaign_total, campaign_windows};
 use tally99::publish::sender::upsert;
 use tally99::shard::{Calendar, IdSet, Names, Record, Rules, Shard};
+
+/// That of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many records a shard has folded before anything is measured: a tenth of
 /// a million ids, nearly every campaign known.
@@ -68,9 +73,23 @@ fn warm_shard(payloads: &[Vec<u8>]) -> (Shard, Names) {
 }
 
 fn decoding(criterion: &mut Criterion) {
+    set_up_memory(); // It is the first.
     let donation = r#"{"id":"01GCFAHJ6Z4Q8W5N2R7T9V3X1Y","kind":"donation","campaign":"c-000017","donor":"d-000000123456","amount":990,"currency":"CNY","at":1662688800000,"channel":"wechat_pay"}"#;
     let kinds = [
         ("a donation", donation.to_owned()),
+        (
+            "a refund",
+            donation
+                .replace("donation", "refund")
+                .replace('}', r#","refund_of":"01GCFAHJ6Z4Q8W5N2R7T9V3X1Y"}"#),
+        ),
+        ("a match", donation.replace("donation", "match")),
+        (
+            "a flower",
+            donation
+                .replace("donation", "flower")
+                .replace(r#""currency":"CNY","#, ""),
+        ),
         (
             "a time as text",
             donation.replace("1662688800000", r#""2022-09-09T10:00:00.123+08:00""#),
@@ -89,6 +108,9 @@ fn decoding(criterion: &mut Criterion) {
         ),
         ("cut off", donation[..donation.len() / 2].to_owned()),
     ];
+    for (name, text) in &kinds[..4] {
+        assert!(decode(Some(text.as_bytes())).is_ok(), "{name}");
+    }
     let mut group = criterion.benchmark_group("decode");
     for (name, text) in &kinds {
         group.throughput(Throughput::Bytes(text.len() as u64));
@@ -226,6 +248,13 @@ fn keeping(criterion: &mut Criterion) {
             taken
         });
     });
+    let ids = whole.ids.segments().next().expect("ids");
+    let bytes = ids.to_bytes().len() as u64;
+    group.throughput(Throughput::Bytes(bytes));
+    group.bench_function("encode a segment of ids", |b| {
+        b.iter(|| ids.to_bytes().len())
+    });
+    group.throughput(Throughput::Elements(campaigns));
     group.bench_function("restore", |b| {
         let restore =
             || Shard::restore(0, rules(), [&whole.counters[..]], whole.ids.clone()).is_ok();
@@ -248,6 +277,17 @@ fn publishing(criterion: &mut Criterion) {
             let upserts = cut.changed.iter().map(|total| {
                 let record = campaign_total(total, 1, 1);
                 upsert("campaign-totals", &total.campaign, &record)
+            });
+            black_box(upserts.collect::<Vec<_>>()).len()
+        });
+    });
+    let windows = merge.take_changed_windows(usize::MAX);
+    group.throughput(Throughput::Elements(windows.len() as u64));
+    group.bench_function("encode windows", |b| {
+        b.iter(|| {
+            let upserts = windows.iter().map(|campaign| {
+                let record = campaign_windows(campaign, 1, cut.as_of);
+                upsert("campaign-windows", &campaign.campaign, &record)
             });
             black_box(upserts.collect::<Vec<_>>()).len()
         });
