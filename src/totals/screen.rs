@@ -10,7 +10,7 @@ use super::text::{Column, harmless, shortened, wrapped};
 use super::view::View;
 
 /// A cut that was written longer ago than this is old for whoever follows: a
-/// new one comes every publish interval, half a second.
+/// new one comes every publish interval, a quarter of a second.
 const OLD_MS: i64 = 10_000;
 
 /// What is said of an old cut.
