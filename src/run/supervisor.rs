@@ -31,8 +31,9 @@ use crate::publish::{PATIENCE, Publisher};
 use crate::shutdown::Shutdown;
 use crate::view::TotalsView;
 
-/// How many flushes may wait for the merger, all workers together.
-const FLUSHES: usize = 256;
+/// How many flushes may wait for the merger, all workers together. After a backlog each may
+/// have tens of megabytes; a worker whose flush finds no room waits.
+const FLUSHES: usize = 8;
 /// How long the topic may be gone before it counts as deleted: brokers that
 /// restart may not know it for a while.
 const GONE_FOR: Duration = Duration::from_secs(30);
