@@ -11,6 +11,7 @@ use crate::bench::latency::{Latency, Second, interval_log};
 use crate::bench::message::{Measured, Sample};
 use crate::bench::result::{Exactness, Paced};
 use crate::bench::stats::slope;
+use crate::money::grouped;
 
 /// A generator is in time if no more than one event of a hundred is later than this. It waits
 /// half a millisecond between two looks at the clock.
@@ -97,7 +98,8 @@ fn invalid(sent: &Sent, left: u64) -> Option<String> {
     if sent.gave_up {
         let seconds = sent.last_late_ns / SECOND_NS;
         return Some(format!(
-            "the generator fell {seconds} s behind and gave up, {left} events before the end"
+            "the generator fell {seconds} s behind and gave up, {} events before the end",
+            grouped(left)
         ));
     }
     let p99_us = p99(&sent.lateness);
