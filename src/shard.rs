@@ -159,11 +159,11 @@ pub struct Shard {
     /// By place.
     names: Vec<Arc<str>>,
     campaigns: Vec<Campaign>,
-    /// Up to where merge has been told, and what changed since.
-    flushed: Offset,
-    changed: Vec<usize>,
     /// How many campaigns merge has been told the names of.
     names_flushed: usize,
+    /// Up to where it has been told, and what changed since.
+    flushed: Offset,
+    changed: Vec<usize>,
     /// The same of the sketches.
     donors_flushed: Offset,
     new_donors: NewDonors,
@@ -219,9 +219,9 @@ impl Shard {
             numbered: 0,
             names: Vec::new(),
             campaigns: Vec::new(),
+            names_flushed: 0,
             flushed: Offset::START,
             changed: Vec::new(),
-            names_flushed: 0,
             donors_flushed: Offset::START,
             new_donors: NewDonors::Uncounted,
             kept: Offset::START,

@@ -74,14 +74,18 @@ impl Changes {
         }
     }
 
-    /// Adds what changed of a campaign, which `take` takes.
-    fn add(
-        &mut self,
-        place: usize,
-        values: &mut Values,
-        take: impl FnOnce(&mut Values, &mut Vec<Row>, &mut Vec<Pane>),
-    ) {
-        take(values, &mut self.rows, &mut self.panes);
+    /// Adds what changed of a campaign, or all that there is of it.
+    fn add(&mut self, place: usize, values: &mut Values, watermark: Option<Millis>, all: bool) {
+        match all {
+            true => {
+                values.ledger.take_all(&mut self.rows);
+                values.panes.take_all(watermark, &mut self.panes);
+            }
+            false => {
+                values.ledger.take_changed(&mut self.rows);
+                values.panes.take_changed(watermark, &mut self.panes);
+            }
+        }
         self.campaigns.push(Changed {
             place: place as u32,
             rows_end: self.rows.len() as u32,
@@ -191,11 +195,7 @@ impl Shard {
         }
         self.post();
         let mut changed = std::mem::take(&mut self.changed);
-        let watermark = self.watermark;
-        let room = Changes::with_capacity(changed.len(), changed.len());
-        let flush = self.flush_of(self.flushed, &changed, room, |values, rows, panes| {
-            values.take_changes(watermark, rows, panes)
-        });
+        let flush = self.flush_of(self.flushed, &changed);
         changed.clear();
         self.changed = changed;
         flush
@@ -210,21 +210,17 @@ impl Shard {
         self.donors_flushed = Offset::START;
         self.new_donors = NewDonors::Uncounted;
         self.names_flushed = 0;
-        let watermark = self.watermark;
-        let panes = self.campaigns.iter().map(|it| it.values.panes.len());
-        let room = Changes::with_capacity(all.len(), panes.sum());
-        self.flush_of(Offset::START, &all, room, |values, rows, panes| {
-            values.take_all(watermark, rows, panes)
-        })
+        self.flush_of(Offset::START, &all)
     }
 
-    fn flush_of(
-        &mut self,
-        from: Offset,
-        places: &[usize],
-        mut changes: Changes,
-        take: impl Fn(&mut Values, &mut Vec<Row>, &mut Vec<Pane>),
-    ) -> Flush {
+    /// What changed of the campaigns at `places` since `from`.
+    fn flush_of(&mut self, from: Offset, places: &[usize]) -> Flush {
+        let whole = from == Offset::START;
+        let panes = match whole {
+            true => self.campaigns.iter().map(|it| it.values.panes.len()).sum(),
+            false => places.len(),
+        };
+        let mut changes = Changes::with_capacity(places.len(), panes);
         for (number, &place) in places.iter().enumerate() {
             if let Some(&ahead) = places.get(number + 2 * AHEAD) {
                 prefetch(&self.campaigns[ahead]);
@@ -238,7 +234,7 @@ impl Shard {
                 begun.encode(place, &self.names[place], campaign);
             }
             campaign.changed = false;
-            changes.add(place, &mut campaign.values, &take);
+            changes.add(place, &mut campaign.values, self.watermark, whole);
         }
         self.flushed = self.offset;
         let first_new = std::mem::replace(&mut self.names_flushed, self.names.len());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ledger, Pane, Panes, Row};
+use super::{Ledger, Panes};
 use crate::event::Millis;
 
 /// How many events of a campaign had which outcome, and from when to when.
@@ -50,28 +50,4 @@ pub struct Values {
     pub ledger: Ledger,
     /// Its recent past in small slices.
     pub panes: Panes,
-}
-
-impl Values {
-    /// Moves what changed since the last time to `rows` and `panes`.
-    pub(super) fn take_changes(
-        &mut self,
-        watermark: Option<Millis>,
-        rows: &mut Vec<Row>,
-        panes: &mut Vec<Pane>,
-    ) {
-        self.ledger.take_changed(rows);
-        self.panes.take_changed(watermark, panes);
-    }
-
-    /// The same of all that there is.
-    pub(super) fn take_all(
-        &mut self,
-        watermark: Option<Millis>,
-        rows: &mut Vec<Row>,
-        panes: &mut Vec<Pane>,
-    ) {
-        self.ledger.take_all(rows);
-        self.panes.take_all(watermark, panes);
-    }
 }
