@@ -169,6 +169,11 @@ pub fn run(
     let logs = measure_all(&mut own, command, &mut document, stop);
     drop(own); // Before anything is said of it.
     let logs = logs?;
+    if let Some(drain) = &document.drain {
+        // Of a topic that was there, nobody has said it.
+        let partitions = drain.partitions.to_string();
+        document.settings.insert("partitions".into(), partitions);
+    }
     if let Some(folder) = &output.report {
         report::write(folder, &document, &logs)?;
     }

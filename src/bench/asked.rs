@@ -14,7 +14,7 @@ impl BenchCommand {
         match self {
             BenchCommand::Raw(args) | BenchCommand::Drain(args) => match &args.topic {
                 Some(topic) => Asked::from([("topic".into(), topic.clone())]),
-                None => args.traffic.asked([("events", grouped(args.events))]),
+                None => args.traffic.asked([]),
             },
             BenchCommand::Paced(args) => args.traffic.asked([
                 ("duration", format!("{:?}", args.duration)),

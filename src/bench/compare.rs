@@ -100,13 +100,6 @@ fn differences(before: &Document, after: &Document) -> String {
         drained.or_else(sent).unwrap_or(0).to_string()
     };
     differ("events", &events(before), &events(after));
-    let partitions = |document: &Document| match &document.drain {
-        Some(drain) => drain.partitions.to_string(),
-        None => "not said".into(),
-    };
-    if before.drain.is_some() && after.drain.is_some() {
-        differ("partitions read", &partitions(before), &partitions(after));
-    }
     if !out.is_empty() {
         out.push('\n');
     }
@@ -152,8 +145,6 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
                 add(format!("{what}, {name}, ms"), Some(us as f64 / 1_000.0));
             }
         }
-    }
-    if let Some(paced) = &document.paced {
         let (events, late) = (paced.sent as f64 / 1e6, paced.lateness.p99_us);
         add("late sent, p99, ms".into(), Some(late as f64 / 1_000.0));
         add(

@@ -105,6 +105,8 @@ fn a_drain_reads_all_of_it_is_exact_and_leaves_nothing_behind() {
         found
     );
     assert_draws(report.path(), &["Raw against drain", CPU]);
+    let page = std::fs::read_to_string(report.path().join("index.html")).expect("it is there");
+    assert_eq!(page.matches("<svg").count(), 2);
     let compared = compare(report.path(), &report.path().join("result.json"));
     let rate = compared
         .lines()
@@ -169,6 +171,7 @@ fn what_is_not_of_the_same_thing_is_told_when_it_is_compared() {
     }
     assert!(compared.contains("\nraw, batches: MB/s "), "{compared}");
     assert!(!compared.contains("differs: events"), "{compared}");
+    assert_eq!(compared.matches("differs: ").count(), 2, "{compared}");
 }
 
 #[test]
