@@ -161,6 +161,37 @@ proptest! {
     }
 }
 
+/// As programs write them: with spaces or without, in any order, with fields of their own.
+#[test]
+fn what_producers_write_is_usual() {
+    let fields: Vec<&str> = EVENT[1..EVENT.len() - 1].split(',').collect();
+    let others = [
+        r#""source":"app""#,
+        r#""retry":true"#,
+        r#""memo":null"#,
+        r#""n":7"#,
+    ];
+    for first in 0..fields.len() {
+        let mut fields = fields.clone();
+        fields.rotate_left(first);
+        for (place, other) in others.iter().enumerate() {
+            let mut fields = fields.clone();
+            fields.insert(2 * place, other);
+            let plain = format!("{{{}}}", fields.join(","));
+            let spaced = format!("{{{}}}", fields.join(", ").replace("\":", "\": "));
+            for text in [plain, spaced] {
+                assert!(is_usual(&text), "{text}");
+                assert_eq!(
+                    decode(Some(text.as_bytes())),
+                    decode(Some(EVENT.as_bytes()))
+                );
+            }
+        }
+        fields.reverse();
+        assert!(is_usual(&format!("{{{}}}", fields.join(","))));
+    }
+}
+
 #[test]
 fn what_is_not_usual_is_read_all_the_same() {
     let plain = EVENT.to_owned();

@@ -9,118 +9,120 @@ use std::borrow::Cow;
 use wide::u8x16;
 
 use super::time;
-use crate::event::{AT_END, AT_MIN, Event, Gift, Id, Millis};
+use crate::event::{AT_END, AT_MIN, Event, Gift, Id};
 use crate::money::{Currency, Money};
 
 /// The event of a text of the usual form; `None`: the general decoder is to be asked.
 pub(super) fn usual(text: &str) -> Option<Event<'_>> {
     let bytes = text.as_bytes();
-    let mut quotes = [0; MOST_QUOTES];
-    // Without escapes, every other quote begins a string, and the next one ends it.
-    let (strings, []) = find_quotes(bytes, &mut quotes)?.as_chunks() else {
-        return None;
+    let mut cursor = Cursor { bytes, at: 0 };
+    let mut fields = Fields {
+        text,
+        values: [Value::Null; NAMES.len()],
     };
-    let mut cursor = Cursor {
-        bytes,
-        at: 0,
-        strings: strings.iter(),
-    };
-    let mut fields = Fields::default();
-    cursor.expect(b'{')?;
-    loop {
-        cursor.next()?;
-        let name = cursor.string()?;
-        cursor.expect(b':')?;
-        let value = cursor.value()?;
-        fields.take(bytes, name, value)?;
-        match cursor.next()? {
-            b',' => {}
-            b'}' => break,
-            _ => return None,
+    let (mut separator, mut expected, mut seen) = (b'{', 0, 0u16);
+    while cursor.passes(separator)? {
+        let field = cursor.field(expected)?;
+        fields.values[field] = cursor.value()?;
+        separator = b',';
+        if field == OTHER {
+            continue;
         }
-    }
-    match cursor.next() {
-        None => fields.event(text),
-        Some(_) => None,
-    }
-}
-
-/// How many quotes are looked for: an event has 32.
-const MOST_QUOTES: usize = 64;
-
-/// How long a text may be.
-const MOST_BYTES: usize = 4_096;
-
-/// How many bytes are looked at together.
-const BLOCK: usize = 64;
-
-/// Where the quotes of a text are; `None` if there is anything that is not known here.
-fn find_quotes<'a>(text: &[u8], places: &'a mut [u16; MOST_QUOTES]) -> Option<&'a [u16]> {
-    if text.len() > MOST_BYTES {
-        return None;
-    }
-    let mut count = 0;
-    for start in (0..text.len()).step_by(BLOCK) {
-        let left = &text[start..];
-        // Of the last block there is a part only: it has something of that before, too.
-        let (block, seen) = match (left.first_chunk(), text.last_chunk()) {
-            (Some(block), _) => (*block, 0),
-            (None, Some(block)) => (*block, BLOCK - left.len()),
-            (None, None) => {
-                let mut block = [b' '; BLOCK];
-                block[..left.len()].copy_from_slice(left);
-                (block, 0)
-            }
-        };
-        let (marks, is_unusual) = look(&block);
-        let mut marks = marks >> seen;
-        if is_unusual || count + marks.count_ones() as usize > MOST_QUOTES {
+        if seen & 1 << field != 0 {
             return None;
         }
-        while marks != 0 {
-            places[count] = start as u16 + marks.trailing_zeros() as u16;
-            marks &= marks - 1;
-            count += 1;
+        (expected, seen) = (field + 1, seen | 1 << field);
+    }
+    match bytes[cursor.at..] {
+        [b'}'] => fields.event(),
+        _ => None,
+    }
+}
+
+/// The fields by number, in the order in which they are tried: usually each is the next one,
+/// or one has been left out.
+const NAMES: [Name; 11] = [
+    Name::of(b"\"id\":"),
+    Name::of(b"\"kind\":"),
+    Name::of(b"\"campaign\":"),
+    Name::of(b"\"donor\":"),
+    Name::of(b"\"amount\":"),
+    Name::of(b"\"currency\":"),
+    Name::of(b"\"at\":"),
+    Name::of(b"\"channel\":"),
+    Name::of(b"\"refund_of\":"),
+    NO_NAME,
+    NO_NAME,
+];
+const ID: usize = 0;
+const KIND: usize = 1;
+const CAMPAIGN: usize = 2;
+const DONOR: usize = 3;
+const AMOUNT: usize = 4;
+const CURRENCY: usize = 5;
+const AT: usize = 6;
+const CHANNEL: usize = 7;
+const REFUND_OF: usize = 8;
+/// All that are not known.
+const OTHER: usize = 9;
+
+/// The name of a field with what is around it, to compare others with at once.
+struct Name {
+    /// Its bytes, and which of them are its own.
+    bytes: u128,
+    mask: u128,
+    len: usize,
+}
+
+/// One that nothing begins with.
+const NO_NAME: Name = Name {
+    bytes: 1,
+    mask: 0,
+    len: 0,
+};
+
+impl Name {
+    const fn of(text: &[u8]) -> Name {
+        let (mut bytes, mut len) = ([0; WINDOW], 0);
+        while len < text.len() {
+            bytes[len] = text[len];
+            len += 1;
+        }
+        Name {
+            bytes: u128::from_le_bytes(bytes),
+            mask: u128::MAX >> (8 * (WINDOW - len)),
+            len,
         }
     }
-    Some(&places[..count])
-}
 
-/// Marks the quotes of a block by bits, and says whether there is a byte that is not known
-/// here or begins what is not: an escape, spaces that are none, and [control
-/// characters](super::has_control), of which those above 0x7f begin with 0xc2.
-#[inline]
-fn look(block: &[u8; BLOCK]) -> (u64, bool) {
-    let (mut quotes, mut unusual) = (0, u8x16::ZERO);
-    for (number, part) in block.as_chunks().0.iter().enumerate() {
-        let bytes = u8x16::new(*part);
-        let equal = |byte| bytes.simd_eq(u8x16::splat(byte));
-        quotes |= u64::from(equal(b'"').to_bitmask()) << (16 * number);
-        let below_space = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-        unusual |= below_space | equal(b'\\') | equal(0x7f) | equal(0xc2);
+    #[inline(always)]
+    fn begins(&self, window: u128) -> bool {
+        window & self.mask == self.bytes
     }
-    (quotes, unusual.any())
 }
 
-/// Where something stands in the text.
-#[derive(Clone, Copy, Default)]
+/// How many bytes are looked at together.
+const WINDOW: usize = 16;
+
+/// Marks by bits what ends a string, or must not be in one here: quotes, escapes, [control
+/// characters](super::has_control), and what those above 0x7f begin with, which is 0xc2.
+#[inline(always)]
+fn ends(window: [u8; WINDOW]) -> u32 {
+    let bytes = u8x16::new(window);
+    let equal = |byte| bytes.simd_eq(u8x16::splat(byte));
+    let below_space = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+    (equal(b'"') | equal(b'\\') | equal(0x7f) | equal(0xc2) | below_space).to_bitmask()
+}
+
+/// A part of the text, between quotes.
+#[derive(Clone, Copy)]
 struct Span {
     start: usize,
     end: usize,
 }
 
 impl Span {
-    #[inline]
-    fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes.get(self.start..self.end).unwrap_or_default()
-    }
-
-    #[inline]
-    fn text(self, text: &str) -> Option<&str> {
-        text.get(self.start..self.end)
-    }
-
-    #[inline]
+    #[inline(always)]
     fn len(self) -> usize {
         self.end - self.start
     }
@@ -128,242 +130,293 @@ impl Span {
 
 #[derive(Clone, Copy)]
 enum Value {
+    Null,
     Text(Span),
     Integer(i64),
-    Null,
     Boolean,
 }
 
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The quotes before and behind each string that it has not passed.
-    strings: std::slice::Iter<'a, [u16; 2]>,
 }
 
 impl Cursor<'_> {
-    /// Passes the next byte that is no space.
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
-        loop {
-            let byte = *self.bytes.get(self.at)?;
+    /// Whether the next byte is this one, which is then passed.
+    #[inline(always)]
+    fn passes(&mut self, byte: u8) -> Option<bool> {
+        if *self.bytes.get(self.at)? != byte {
+            return Some(false);
+        }
+        self.at += 1;
+        Some(true)
+    }
+
+    /// Passes the name of a field, and the colon.
+    #[inline(always)]
+    fn field(&mut self, expected: usize) -> Option<usize> {
+        let left = self.bytes.get(self.at..)?;
+        let window = match left.first_chunk() {
+            Some(window) => u128::from_le_bytes(*window),
+            // The last one has something of what is before, too.
+            None => {
+                let window = u128::from_le_bytes(*self.bytes.last_chunk()?);
+                window.unbounded_shr(8 * (WINDOW - left.len()) as u32)
+            }
+        };
+        for field in [expected, expected + 1] {
+            if NAMES[field].begins(window) {
+                self.at += NAMES[field].len;
+                return Some(field);
+            }
+        }
+        self.any_field(window)
+    }
+
+    /// The same of any field, and behind a space.
+    fn any_field(&mut self, window: u128) -> Option<usize> {
+        let is_space = window as u8 == b' ';
+        let window = window >> (8 * u32::from(is_space));
+        self.at += usize::from(is_space);
+        if let Some(field) = NAMES.iter().position(|name| name.begins(window)) {
+            self.at += NAMES[field].len;
+            return Some(field);
+        }
+        self.passes(b'"')?.then_some(())?;
+        self.at = end_of_string(self.bytes, self.at)? + 1;
+        self.passes(b':')?.then_some(OTHER)
+    }
+
+    /// Passes a value, and a space before it.
+
+    #[inline(always)]
+    fn value(&mut self) -> Option<Value> {
+        let mut first = self.bytes.get(self.at)?;
+        if *first == b' ' {
             self.at += 1;
-            if byte != b' ' {
-                return Some(byte);
+            first = self.bytes.get(self.at)?;
+        }
+        match first {
+            b'"' => {
+                let start = self.at + 1;
+                let end = end_of_string(self.bytes, start)?;
+                self.at = end + 1;
+                Some(Value::Text(Span { start, end }))
+            }
+            b'0'..=b'9' => {
+                let (integer, end) = integer(self.bytes, self.at)?;
+                self.at = end;
+                Some(Value::Integer(integer))
+            }
+            first => {
+                let (word, value) = match first {
+                    b'n' => ("null", Value::Null),
+                    b't' => ("true", Value::Boolean),
+                    b'f' => ("false", Value::Boolean),
+                    _ => return None,
+                };
+                let from_here = &self.bytes[self.at..];
+                self.at += word.len();
+                from_here.starts_with(word.as_bytes()).then_some(value)
             }
         }
     }
+}
 
-    #[inline]
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.next()? == byte).then_some(())
+/// Where the string that begins at `start` ends.
+#[inline(always)]
+fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    while let Some(window) = bytes.get(at..)?.first_chunk() {
+        let ends = ends(*window);
+        if ends != 0 {
+            let end = at + ends.trailing_zeros() as usize;
+            return (bytes[end] == b'"').then_some(end);
+        }
+        at += WINDOW;
     }
+    end_in_last(bytes, at)
+}
 
-    /// The string whose first quote has just been passed, if it was one.
-    #[inline]
-    fn string(&mut self) -> Option<Span> {
-        let [quote, end] = self.strings.next()?.map(usize::from);
-        let start = quote + 1;
-        let is_here = start == self.at;
-        self.at = end + 1;
-        is_here.then_some(Span { start, end })
+/// The same of a string that ends in the last window, as far as it is behind `at`.
+fn end_in_last(bytes: &[u8], at: usize) -> Option<usize> {
+    let start = bytes.len().checked_sub(WINDOW)?;
+    let ends = ends(*bytes.last_chunk()?) >> (at - start);
+    let end = at + ends.trailing_zeros() as usize;
+    (bytes.get(end) == Some(&b'"')).then_some(end)
+}
+
+/// A whole number of up to 18 digits (those of 64 bits have up to 19), which begins at
+/// `start`, and where it ends.
+#[inline]
+fn integer(bytes: &[u8], start: usize) -> Option<(i64, usize)> {
+    let (mut value, mut at) = (0i64, start);
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let (digits, number) = digits(*eight);
+        value = value
+            .wrapping_mul(POWERS_OF_TEN[digits])
+            .wrapping_add(number);
+        at += digits;
+        if digits < eight.len() {
+            break;
+        }
     }
+    while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
+        value = value.wrapping_mul(10).wrapping_add((digit - b'0').into());
+        at += 1;
+    }
+    let digits = at - start;
+    let is_whole = !matches!(bytes.get(at), Some(b'.' | b'e' | b'E'));
+    let is_canonical = digits == 1 || bytes[start] != b'0';
+    (is_whole && is_canonical && digits <= 18).then_some((value, at))
+}
 
-    #[inline]
-    fn value(&mut self) -> Option<Value> {
-        match self.next()? {
-            b'"' => self.string().map(Value::Text),
-            b'0'..=b'9' => self.integer(),
-            b'n' => self.literal(b"null", Value::Null),
-            b't' => self.literal(b"true", Value::Boolean),
-            b'f' => self.literal(b"false", Value::Boolean),
+const POWERS_OF_TEN: [i64; 9] = {
+    let mut powers = [1; 9];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = 10 * powers[i - 1];
+        i += 1;
+    }
+    powers
+};
+
+/// With how many digits a text of eight bytes begins, and the number that they are.
+#[inline]
+fn digits(text: [u8; 8]) -> (usize, i64) {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // In every byte a digit's value, or more than 9; the first is the lowest.
+    let values = u64::from_le_bytes(text) ^ (EACH * b'0' as u64);
+    let above_9 = (values.wrapping_add(EACH * 0x76) | values) & (EACH * 0x80);
+    let count = above_9.trailing_zeros() / 8;
+    // With zeros before it, and then the digits of each pair together, of each four, of all.
+    let values = values.unbounded_shl(64 - 8 * count);
+    let pairs = (10 * values + (values >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (100 * pairs + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    let all = (10_000 * fours + (fours >> 32)) & 0xffff_ffff;
+    (count as usize, all as i64)
+}
+
+/// What stands in the fields. Absent, null and, where it may be, empty are the same.
+struct Fields<'a> {
+    text: &'a str,
+    values: [Value; NAMES.len()],
+}
+
+impl<'a> Fields<'a> {
+    /// A text that may be left out, of so many bytes at most.
+    #[inline(always)]
+    fn optional(&self, field: usize, max_bytes: usize) -> Option<Span> {
+        match self.values[field] {
+            Value::Text(span) if span.len() <= max_bytes => Some(span),
+            Value::Null => Some(Span { start: 0, end: 0 }),
             _ => None,
         }
     }
 
-    /// A whole number of up to 18 digits (those of 64 bits have up to 19), the first of which
-    /// has just been passed.
-    #[inline]
-    fn integer(&mut self) -> Option<Value> {
-        self.at -= 1;
-        let (mut digits, mut value) = (0, 0i64);
-        let from_here = &self.bytes[self.at..];
-        while let Some(digit @ b'0'..=b'9') = from_here.get(digits) {
-            value = value.wrapping_mul(10).wrapping_add((digit - b'0').into());
-            digits += 1;
+    #[inline(always)]
+    fn required(&self, field: usize) -> Option<&'a str> {
+        match self.values[field] {
+            Value::Text(span) if (1..=64).contains(&span.len()) => self.text(span),
+            _ => None,
         }
-        self.at += digits;
-        let is_whole = !matches!(from_here.get(digits), Some(b'.' | b'e' | b'E'));
-        let is_canonical = digits == 1 || from_here[0] != b'0';
-        (is_whole && is_canonical && digits <= 18).then_some(Value::Integer(value))
     }
 
-    #[cold]
-    fn literal(&mut self, word: &[u8], value: Value) -> Option<Value> {
-        self.at -= 1;
-        let is_it = self.bytes[self.at..].starts_with(word);
-        self.at += word.len();
-        is_it.then_some(value)
-    }
-}
-
-/// The fields that we know. Absent, null and, where it may be, empty are the same.
-#[derive(Default)]
-struct Fields {
-    id: Span,
-    kind: Option<Span>,
-    campaign: Span,
-    donor: Span,
-    amount: i64,
-    currency: Option<Span>,
-    at: Millis,
-    refund_of: Span,
-    /// Which of them were there.
-    seen: u16,
-}
-
-impl Fields {
-    #[inline]
-    fn take(&mut self, bytes: &[u8], name: Span, value: Value) -> Option<()> {
-        use Value::{Integer, Null, Text};
-        let name = name.of(bytes);
-        let field = match name.len() {
-            2 if name == b"id" => {
-                let Text(id) = value else { return None };
-                self.id = id;
-                0
-            }
-            2 if name == b"at" => {
-                self.at = match value {
-                    Integer(at) => at,
-                    Text(at) => time::rfc3339(std::str::from_utf8(at.of(bytes)).ok()?)?,
-                    _ => return None,
-                };
-                1
-            }
-            4 if name == b"kind" => {
-                let Text(kind) = value else { return None };
-                self.kind = Some(kind);
-                2
-            }
-            5 if name == b"donor" => {
-                self.donor = text_or_null(value)?;
-                3
-            }
-            6 if name == b"amount" => {
-                let Integer(amount) = value else { return None };
-                self.amount = amount;
-                4
-            }
-            7 if name == b"channel" => {
-                (text_or_null(value)?.len() <= 32).then_some(())?;
-                5
-            }
-            8 if name == b"campaign" => {
-                let Text(campaign) = value else { return None };
-                self.campaign = campaign;
-                6
-            }
-            8 if name == b"currency" => {
-                self.currency = match value {
-                    Text(currency) => Some(currency),
-                    Null => None,
-                    _ => return None,
-                };
-                7
-            }
-            9 if name == b"refund_of" => {
-                self.refund_of = text_or_null(value)?;
-                8
-            }
-            _ => return Some(()),
-        };
-        let bit = 1 << field;
-        let is_first = self.seen & bit == 0;
-        self.seen |= bit;
-        is_first.then_some(())
+    #[inline(always)]
+    fn text(&self, span: Span) -> Option<&'a str> {
+        self.text.get(span.start..span.end)
     }
 
-    fn event<'a>(&self, text: &'a str) -> Option<Event<'a>> {
-        let bytes = text.as_bytes();
-        let is_name = |span: Span| (1..=64).contains(&span.len());
-        let is_right = is_name(self.id)
-            && is_name(self.campaign)
-            && self.donor.len() <= 64
-            && self.refund_of.len() <= 64
-            && self.amount >= 1
-            && (AT_MIN..AT_END).contains(&self.at);
-        if !is_right {
+    #[inline(always)]
+    fn event(&self) -> Option<Event<'a>> {
+        let Value::Integer(amount @ 1..) = self.values[AMOUNT] else {
             return None;
-        }
-        let amount = Money(self.amount);
-        let currency = || Currency::parse(self.currency?.text(text)?);
-        let kind = self.kind.map_or(&b"donation"[..], |kind| kind.of(bytes));
-        let gift = match kind {
-            b"donation" => Gift::Donation(amount, currency()?),
-            b"refund" => Gift::Refund(amount, currency()?),
-            b"match" => Gift::Match(amount, currency()?),
-            b"flower" if self.currency.is_none() => Gift::Flowers(self.amount),
+        };
+        let at = match self.values[AT] {
+            Value::Integer(at) => at,
+            Value::Text(span) => time::rfc3339(self.text(span)?)?,
             _ => return None,
         };
-        if self.refund_of.len() > 0 && !matches!(gift, Gift::Refund(..)) {
+        if !(AT_MIN..AT_END).contains(&at) {
             return None;
         }
-        let donor = match self.donor.len() {
-            0 => None,
-            _ => Some(Cow::Borrowed(self.donor.text(text)?)),
+        let currency = || match self.values[CURRENCY] {
+            Value::Text(span) => Currency::parse(self.text(span)?),
+            _ => None,
         };
+        let kind = match self.values[KIND] {
+            Value::Null => b"donation",
+            Value::Text(span) => self.text.as_bytes().get(span.start..span.end)?,
+            _ => return None,
+        };
+        let gift = match kind {
+            b"donation" => Gift::Donation(Money(amount), currency()?),
+            b"refund" => Gift::Refund(Money(amount), currency()?),
+            b"match" => Gift::Match(Money(amount), currency()?),
+            b"flower" if matches!(self.values[CURRENCY], Value::Null) => Gift::Flowers(amount),
+            _ => return None,
+        };
+        let refund_of = self.optional(REFUND_OF, 64)?;
+        if refund_of.len() > 0 && !matches!(gift, Gift::Refund(..)) {
+            return None;
+        }
+        self.optional(CHANNEL, 32)?;
+        let donor = self.optional(DONOR, 64)?;
         Some(Event {
-            id: Id::of(self.id.text(text)?),
+            id: Id::of(self.required(ID)?),
             gift,
-            campaign: Cow::Borrowed(self.campaign.text(text)?),
-            donor,
-            at: self.at,
+            campaign: Cow::Borrowed(self.required(CAMPAIGN)?),
+            donor: match donor.len() {
+                0 => None,
+                _ => Some(Cow::Borrowed(self.text(donor)?)),
+            },
+            at,
         })
     }
 }
-
-#[inline]
-fn text_or_null(value: Value) -> Option<Span> {
-    match value {
-        Value::Text(span) => Some(span),
-        Value::Null => Some(Span::default()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Wherever in a text they are, however long it is.
+    /// Wherever in a text it is, and however much follows it.
     #[test]
-    fn quotes_and_what_is_unusual_are_found() {
-        let found = |text: &str| {
-            let mut places = [0; MOST_QUOTES];
-            let quotes = find_quotes(text.as_bytes(), &mut places);
-            quotes.map(|quotes| quotes.to_vec())
-        };
-        for length in 1..300 {
-            for place in 0..length {
+    fn a_string_ends_with_its_quote_and_has_nothing_unusual() {
+        let end = |text: &str| end_of_string(text.as_bytes(), 1);
+        for before in 0..50 {
+            for behind in 0..40 {
                 for byte in [b'"', b'\\', 0, b'\n', 0x1f, b' ', b'!', b'[', b']', 0x7f] {
-                    let mut text = vec![b'a'; length];
-                    text[length / 2] = b'"';
-                    text[place] = byte;
-                    let text = String::from_utf8(text).unwrap();
-                    let unusual = text.contains(|it: char| it.is_ascii_control() || it == '\\');
-                    let quotes = text.match_indices('"').map(|it| it.0 as u16).collect();
-                    assert_eq!(found(&text), (!unusual).then_some(quotes), "{text:?}");
+                    let within = "a".repeat(before) + str::from_utf8(&[byte]).unwrap();
+                    let text = format!("\"{within}\"{}", "\"\\".repeat(behind));
+                    let place = match byte {
+                        b'"' => Some(before + 1),
+                        b' ' | b'!' | b'[' | b']' => Some(before + 2),
+                        _ => None,
+                    };
+                    // No event is shorter than a window.
+                    let place = place.filter(|_| text.len() >= WINDOW);
+                    assert_eq!(end(&text), place, "{text:?}");
                 }
             }
+            assert_eq!(end(&format!("\"{}", "a".repeat(before))), None);
         }
         for character in '\u{80}'..='\u{ff}' {
-            let is_known = found(&character.to_string()).is_some();
-            assert_eq!(is_known, character >= '\u{c0}', "{character}");
+            let text = format!("\"a string with {character}\"");
+            assert_eq!(end(&text).is_some(), character >= '\u{c0}', "{text}");
         }
-        assert_eq!(found(&"\"".repeat(MOST_QUOTES)).unwrap().len(), MOST_QUOTES);
-        assert_eq!(found(&"\"".repeat(MOST_QUOTES + 1)), None);
-        assert_eq!(found(&"a".repeat(MOST_BYTES)), Some(vec![]));
-        assert_eq!(found(&"a".repeat(MOST_BYTES + 1)), None);
+    }
+
+    #[test]
+    fn digits_are_read_up_to_what_is_none() {
+        for count in 0..=8 {
+            for other in (0..=0x7f).filter(|it: &u8| !it.is_ascii_digit()) {
+                let mut text = "90817263"[..count].to_owned();
+                let number = text.parse().unwrap_or(0);
+                text.extend(std::iter::repeat_n(char::from(other), 8 - count));
+                let eight = text.as_bytes().first_chunk().unwrap();
+                assert_eq!(digits(*eight), (count, number), "{text:?}");
+            }
+        }
+        assert_eq!(digits(*b"1\xff345678"), (1, 1));
+        assert_eq!(digits(*b"12\x80\xff\xff\xff\xff\xff"), (2, 12));
     }
 }
