@@ -3,6 +3,7 @@
 mod by_currency;
 
 use std::fmt;
+use std::num::NonZeroU16;
 
 pub use by_currency::ByCurrency;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -49,9 +50,13 @@ pub struct MoneyTotal {
     pub matched: i128,
 }
 
-/// An ISO 4217 currency, by its three upper-case letters.
+/// An ISO 4217 currency: its three upper-case letters as digits, and one added, so that
+/// none takes no room. Numbers are in the order of the codes, and compared at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([std::num::NonZeroU8; 3]);
+pub struct Currency(NonZeroU16);
+
+/// How many letters there are.
+const LETTERS: u16 = 26;
 
 impl Currency {
     /// Reads a currency code. `None` if ISO 4217 does not list it, if it is not
@@ -75,8 +80,17 @@ impl Currency {
                 return None;
             }
         }
-        let letter = std::num::NonZeroU8::new;
-        Some(Currency([letter(a)?, letter(b)?, letter(c)?]))
+        let number = [a, b, c].iter().fold(0, |number, letter| {
+            number * LETTERS + u16::from(letter - b'A')
+        });
+        NonZeroU16::new(number + 1).map(Currency)
+    }
+
+    /// Its code.
+    fn letters(self) -> [u8; 3] {
+        let number = self.0.get() - 1;
+        let digits = [number / LETTERS / LETTERS, number / LETTERS, number];
+        digits.map(|digit| b'A' + (digit % LETTERS) as u8)
     }
 
     /// How many decimals people write: 2 for CNY, 0 for JPY, 3 for KWD.
@@ -159,10 +173,7 @@ pub fn group_thousands(number: u128) -> String {
 
 impl fmt::Display for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for letter in self.0 {
-            write!(f, "{}", letter.get() as char)?;
-        }
-        Ok(())
+        f.write_str(str::from_utf8(&self.letters()).expect("letters of ASCII"))
     }
 }
 
@@ -174,8 +185,7 @@ impl fmt::Debug for Currency {
 
 impl Serialize for Currency {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let letters = self.0.map(std::num::NonZero::get);
-        serializer.serialize_str(str::from_utf8(&letters).expect("letters of ASCII"))
+        serializer.serialize_str(str::from_utf8(&self.letters()).expect("letters of ASCII"))
     }
 }
 
