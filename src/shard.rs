@@ -48,7 +48,7 @@ use crate::money::Money;
 use crate::native::prefetch;
 use crate::offset::{Offset, Partition};
 use flush::NewDonors;
-use journal::{Entry, Journal};
+use journal::{Entry, Journal, What};
 
 /// A record of the partition, as the fold sees it.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ struct Decoded<'a> {
     number: usize,
     offset: i64,
     timestamp: Option<Millis>,
-    given: Result<Given, Rejected>,
+    given: Result<Given, Box<Rejected>>,
     campaign: Cow<'a, str>,
     /// The hash, and then the number, of its campaign's name.
     hash: names::Hash,
@@ -113,7 +113,7 @@ pub enum Outcome {
     /// Its id was seen before; it changed no total.
     Duplicate,
     /// It cannot be counted. Whoever applies it keeps it with the reason.
-    DeadLetter(Rejected),
+    DeadLetter(Box<Rejected>),
 }
 
 /// How many records of a shard had which outcome.
@@ -262,7 +262,8 @@ impl Shard {
     /// If `record.offset` lies before the shard's offset.
     pub fn apply(&mut self, record: Record<'_>, names: &mut Names) -> Outcome {
         self.number_campaigns(names);
-        let given = event::decode(record.payload).map(|event| {
+        let given = event::decode(record.payload).map_err(Box::new);
+        let given = given.map(|event| {
             let name = names.number(&event.campaign);
             let place = self.place(name, names);
             Given {
@@ -294,7 +295,7 @@ impl Shard {
             for (number, record) in records.by_ref().take(AT_ONCE) {
                 let (given, campaign) = match event::decode(record.payload) {
                     Ok(event) => (Ok(Given::of(&event)), event.campaign),
-                    Err(rejected) => (Err(rejected), Cow::Borrowed("")),
+                    Err(rejected) => (Err(Box::new(rejected)), Cow::Borrowed("")),
                 };
                 let mut hash = names::Hash::default();
                 if let Ok(given) = &given {
@@ -329,7 +330,7 @@ impl Shard {
             for it in &decoded {
                 let outcome = self.fold(it.offset, it.timestamp, &it.given);
                 if let Outcome::DeadLetter(rejected) = outcome {
-                    dead(it.number, rejected);
+                    dead(it.number, *rejected);
                 }
             }
             decoded.clear();
@@ -341,7 +342,7 @@ impl Shard {
         &mut self,
         offset: i64,
         timestamp: Option<Millis>,
-        given: &Result<Given, Rejected>,
+        given: &Result<Given, Box<Rejected>>,
     ) -> Outcome {
         assert!(
             offset >= self.offset.0,
@@ -373,7 +374,7 @@ impl Shard {
     /// Decides what becomes of an event, and enters it for its campaign.
     fn count(&mut self, given: &Given, timestamp: Option<Millis>) -> Outcome {
         let outcome = self.decide(given, timestamp);
-        let entry = match outcome {
+        let what = match outcome {
             Outcome::Counted => {
                 let watermark = self.watermark.unwrap_or(given.at);
                 let late = panes::is_late(given.at, watermark);
@@ -384,26 +385,30 @@ impl Shard {
                 if let Some(donor) = given.donor {
                     self.donors.see(donor);
                 }
-                Entry::Counted {
-                    at: given.at,
-                    gift: given.gift,
-                    donor: given.donor,
-                    late,
+                match late {
+                    true => What::Late,
+                    false => What::Counted,
                 }
             }
-            Outcome::Duplicate => Entry::Duplicate,
-            Outcome::DeadLetter(_) => Entry::DeadLetter,
+            Outcome::Duplicate => What::Duplicate,
+            Outcome::DeadLetter(_) => What::DeadLetter,
         };
         if self.journal.is_full() {
             self.post();
         }
-        self.journal.enter(given.place, entry);
+        self.journal.enter(Entry {
+            at: given.at,
+            gift: given.gift,
+            donor: given.donor,
+            place: given.place as u32,
+            what,
+        });
         outcome
     }
 
     fn decide(&mut self, given: &Given, timestamp: Option<Millis>) -> Outcome {
         if let Err(rejected) = self.rules.check_clock(given.at, timestamp) {
-            return Outcome::DeadLetter(rejected);
+            return Outcome::DeadLetter(Box::new(rejected));
         }
         let watermark = self.watermark.map_or(given.at, |it| it.max(given.at));
         if !self.has_room_for(given) {
@@ -418,7 +423,7 @@ impl Shard {
                 self.rules.calendar.day_of(given.at),
                 Money::SUM_MAX.0
             );
-            return Outcome::DeadLetter(Rejected::new(Reason::Overflow, detail));
+            return Outcome::DeadLetter(Box::new(Rejected::new(Reason::Overflow, detail)));
         }
         self.watermark = Some(watermark);
         match self.ids.insert(given.id, watermark) {

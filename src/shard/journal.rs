@@ -20,18 +20,26 @@ const AHEAD: usize = 16;
 
 /// What a campaign gets of an event that names it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Entry {
+pub(super) struct Entry {
+    /// When its payment succeeded.
+    pub at: Millis,
+    /// What was given.
+    pub gift: Gift,
+    /// By whom.
+    pub donor: Option<Donor>,
+    /// The place of the campaign.
+    pub place: u32,
+    /// What became of it.
+    pub what: What,
+}
+
+/// What became of an event, as its campaign sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
     /// It is counted.
-    Counted {
-        /// When its payment succeeded.
-        at: Millis,
-        /// What was given.
-        gift: Gift,
-        /// By whom.
-        donor: Option<Donor>,
-        /// Whether it is too old for every window.
-        late: bool,
-    },
+    Counted,
+    /// It is counted, but too old for every window.
+    Late,
     /// Its id was seen before.
     Duplicate,
     /// It cannot be counted.
@@ -41,8 +49,7 @@ pub(super) enum Entry {
 /// Entries in the order of the log.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// Each with the place of its campaign.
-    entries: Vec<(u32, Entry)>,
+    entries: Vec<Entry>,
     /// The places of the campaigns that have any, in the order of their first.
     places: Vec<u32>,
     /// By place, how many entries a campaign has.
@@ -52,17 +59,17 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Enters what the campaign at `place` gets.
     #[inline]
-    pub fn enter(&mut self, place: usize, entry: Entry) {
+    pub fn enter(&mut self, entry: Entry) {
+        let place = entry.place as usize;
         if self.counts.len() <= place {
             self.counts.resize(place + 1, 0);
         }
         if self.counts[place] == 0 {
-            self.places.push(place as u32);
+            self.places.push(entry.place);
         }
         self.counts[place] += 1;
-        self.entries.push((place as u32, entry));
+        self.entries.push(entry);
     }
 
     /// Asks memory for what is needed to enter something for the campaign at `place`.
@@ -86,8 +93,8 @@ impl Journal {
             start += std::mem::replace(count, start);
         }
         self.order.resize(self.entries.len(), 0);
-        for (number, &(place, _)) in (0..).zip(&self.entries) {
-            let next = &mut self.counts[place as usize];
+        for (number, entry) in (0..).zip(&self.entries) {
+            let next = &mut self.counts[entry.place as usize];
             self.order[*next as usize] = number;
             *next += 1;
         }
@@ -114,7 +121,7 @@ impl Shard {
                 if let Some(&number) = journal.order.get(at + AHEAD) {
                     prefetch(&journal.entries[number as usize]);
                 }
-                journal.entries[journal.order[at] as usize].1
+                journal.entries[journal.order[at] as usize]
             });
             self.post_to(place as usize, entries);
             start = end;
@@ -145,29 +152,27 @@ impl Shard {
                 panes,
             } = &mut campaign.values;
             counts.seen += 1;
-            let (at, gift, donor, late) = match entry {
-                Entry::Counted {
-                    at,
-                    gift,
-                    donor,
-                    late,
-                } => (at, gift, donor, late),
-                Entry::Duplicate => {
+            match entry.what {
+                What::Counted | What::Late => {}
+                What::Duplicate => {
                     counts.duplicates += 1;
                     continue;
                 }
-                Entry::DeadLetter => {
+                What::DeadLetter => {
                     counts.dead_letters += 1;
                     continue;
                 }
-            };
+            }
+            let Entry {
+                at, gift, donor, ..
+            } = entry;
             counts.counted += 1;
             counts.first_at = counts.first_at.min(at);
             counts.last_at = counts.last_at.max(at);
             ledger.add(self.rules.calendar.day_of(at), gift);
-            match late {
-                true => counts.late += 1,
-                false => panes.add(at, gift, self.watermark.unwrap_or(at)),
+            match entry.what {
+                What::Late => counts.late += 1,
+                _ => panes.add(at, gift, self.watermark.unwrap_or(at)),
             }
             if let Some(donor) = donor {
                 campaign.donors.see(donor);

@@ -175,6 +175,7 @@ impl Ledger {
 
     /// The place of a row, or where it would stand. From the end: most events
     /// belong to the newest day.
+    #[inline]
     fn find(&self, day: Day, currency: Option<Currency>) -> Result<usize, usize> {
         for (place, row) in self.rows.iter().enumerate().rev() {
             match (row.day, row.currency).cmp(&(day, currency)) {

@@ -55,7 +55,7 @@ fn all_at_once_or_one_by_one_is_the_same() {
     let mut expected = Vec::new();
     for (place, record) in records.iter().enumerate() {
         if let Outcome::DeadLetter(rejected) = one_by_one.apply(*record, &mut names) {
-            expected.push((place, rejected));
+            expected.push((place, *rejected));
         }
         one_by_one.post();
     }
@@ -87,7 +87,7 @@ fn a_sum_that_is_nearly_full_is_looked_at() {
     let half = Money::SUM_MAX.0 / 2 + 1;
     let too_much = |campaign: &str| {
         let detail = format!("the sum of {campaign} on 2022-09-09 would pass 4611686018427387903");
-        DeadLetter(Rejected::new(Reason::Overflow, detail))
+        DeadLetter(Box::new(Rejected::new(Reason::Overflow, detail)))
     };
     let events = [
         ("1", "a", "donation", half, Counted),
