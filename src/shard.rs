@@ -68,12 +68,8 @@ const AT_ONCE: usize = 32;
 /// No place.
 const UNKNOWN: u32 = u32::MAX;
 
-/// A record on its way through [`Shard::apply_all`].
+/// What a record on its way through [`Shard::apply_all`] gives.
 struct Decoded<'a> {
-    /// Its place among the records.
-    number: usize,
-    offset: i64,
-    timestamp: Option<Millis>,
     given: Result<Given, Box<Rejected>>,
     campaign: Cow<'a, str>,
     /// The hash, and then the number, of its campaign's name.
@@ -284,7 +280,7 @@ impl Shard {
     /// As `apply`.
     pub fn apply_all<'a>(
         &mut self,
-        records: impl IntoIterator<Item = Record<'a>>,
+        records: impl IntoIterator<Item = Record<'a>, IntoIter: Clone>,
         names: &mut Names,
         mut dead: impl FnMut(usize, Rejected),
     ) {
@@ -292,7 +288,7 @@ impl Shard {
         let mut records = records.into_iter().enumerate();
         let mut decoded: Vec<Decoded<'_>> = Vec::with_capacity(AT_ONCE);
         loop {
-            for (number, record) in records.by_ref().take(AT_ONCE) {
+            for (_, record) in records.clone().take(AT_ONCE) {
                 let (given, campaign) = match event::decode(record.payload) {
                     Ok(event) => (Ok(Given::of(&event)), event.campaign),
                     Err(rejected) => (Err(Box::new(rejected)), Cow::Borrowed("")),
@@ -303,9 +299,6 @@ impl Shard {
                     hash = names.look_ahead(&campaign);
                 }
                 decoded.push(Decoded {
-                    number,
-                    offset: record.offset,
-                    timestamp: record.timestamp,
                     given,
                     campaign,
                     hash,
@@ -327,13 +320,12 @@ impl Shard {
                     self.journal.prefetch(given.place);
                 }
             }
-            for it in &decoded {
-                let outcome = self.fold(it.offset, it.timestamp, &it.given);
+            for (it, (number, record)) in decoded.drain(..).zip(&mut records) {
+                let outcome = self.fold(record.offset, record.timestamp, &it.given);
                 if let Outcome::DeadLetter(rejected) = outcome {
-                    dead(it.number, *rejected);
+                    dead(number, *rejected);
                 }
             }
-            decoded.clear();
         }
     }
 
