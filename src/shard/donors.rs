@@ -177,7 +177,17 @@ impl fmt::Debug for Donors {
 /// sketch by the order of its donors (HIP), which no checkpoint keeps, so that a
 /// restart could have the estimate step back.
 #[derive(Clone, Debug)]
-pub struct DonorsUnion(HllUnion);
+pub struct DonorsUnion {
+    lg_k: u8,
+    all: Union,
+}
+
+#[derive(Clone, Debug)]
+enum Union {
+    /// Each once. So few are not estimated, but counted.
+    Few(Vec<Coupon>),
+    Many(Box<HllUnion>),
+}
 
 impl DonorsUnion {
     /// Nobody, with a campaign's precision.
@@ -191,23 +201,80 @@ impl DonorsUnion {
     }
 
     fn new(lg_k: u8) -> DonorsUnion {
-        DonorsUnion(HllUnion::new(lg_k).expect("the precision is within 4..=21"))
+        let all = Union::Few(Vec::new());
+        DonorsUnion { lg_k, all }
     }
 
     /// Takes a shard's donors in.
     pub fn merge(&mut self, donors: &Donors) {
-        self.0.update(&donors.sketch());
+        if let (Union::Few(all), Seen::Few(few)) = (&mut self.all, &donors.seen)
+            && all.len() + few.len() <= FEW
+        {
+            for donor in few {
+                if !all.contains(donor) {
+                    all.push(*donor);
+                }
+            }
+            return;
+        }
+        self.sketch().update(&donors.sketch());
     }
 
-    /// How many distinct donors, about. Working it out takes microseconds.
+    /// Itself as a sketch, from now on.
+    fn sketch(&mut self) -> &mut HllUnion {
+        if let Union::Few(all) = &mut self.all {
+            let few = Donors {
+                lg_k: self.lg_k,
+                seen: Seen::Few(std::mem::take(all)),
+            };
+            let union = HllUnion::new(self.lg_k).expect("the precision is within 4..=21");
+            let mut union = Box::new(union);
+            union.update(&few.sketch());
+            self.all = Union::Many(union);
+        }
+        match &mut self.all {
+            Union::Many(union) => union,
+            Union::Few(_) => unreachable!("it has just been made a sketch"),
+        }
+    }
+
+    /// How many distinct donors, about. Working it out takes microseconds if they are many.
     pub fn estimate(&self) -> u64 {
-        self.0.composite_estimate().round() as u64
+        match &self.all {
+            Union::Few(all) => all.len() as u64,
+            Union::Many(union) => union.composite_estimate().round() as u64,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However they come, the union is what one sketch of all of them is estimated at.
+    #[test]
+    fn a_union_is_the_same_as_a_list_and_as_a_sketch() {
+        let name = |donor: usize| Donor::of(&format!("donor-{donor}"));
+        for (donors, of_each) in [(3, 1), (64, 1), (64, 3), (65, 1), (65, 64), (500, 20)] {
+            let (mut union, mut sketches) = (DonorsUnion::campaign(), DonorsUnion::campaign());
+            sketches.sketch();
+            for first in (0..donors).step_by(of_each).chain([0usize, donors / 2]) {
+                // Some of them have come before.
+                let some = Donors::among((first.saturating_sub(1)..first + of_each).map(name));
+                union.merge(&some);
+                sketches.merge(&some);
+                assert_eq!(
+                    union.estimate(),
+                    sketches.estimate(),
+                    "{donors} by {of_each}"
+                );
+            }
+            if donors <= FEW {
+                let distinct = donors.next_multiple_of(of_each) as u64;
+                assert_eq!(union.estimate(), distinct);
+            }
+        }
+    }
 
     #[test]
     fn what_is_restored_is_estimated_as_before() {
