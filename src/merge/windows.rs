@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Merge;
 use crate::event::Millis;
 use crate::money::ByCurrency;
+use crate::native::prefetch;
 use crate::shard::Window;
 
 /// What a campaign got within a window.
@@ -41,6 +42,7 @@ impl Merge {
         for _ in 0..campaigns.min(self.campaigns.len()) {
             let place = self.windows_next % self.campaigns.len();
             self.windows_next = place + 1;
+            self.prefetch_windows(place);
             if self.campaigns[place].total.counts.counted == 0 {
                 continue;
             }
@@ -57,6 +59,17 @@ impl Merge {
             }
         }
         changed
+    }
+
+    /// Asks memory for the windows of the campaigns that follow the one at `place`: of each
+    /// partition there are some, all of them elsewhere.
+    fn prefetch_windows(&self, place: usize) {
+        for (partition, held) in &self.partitions {
+            let there = self.places.get(partition).map(|places| &places.there);
+            let values = |place| held.values.get(there?.get(place)?);
+            values(place + 2).inspect(|values| prefetch(*values));
+            values(place + 1).inspect(|values| values.panes.prefetch());
+        }
     }
 
     fn windows_of(&self, place: usize, watermark: Millis) -> [WindowSums; 4] {
