@@ -76,7 +76,7 @@ impl Names {
     pub(super) fn find_or_add(&mut self, name: &str, hash: Hash) -> u32 {
         let mut at = self.home(hash);
         while let Some(slot) = self.slots.get(at).filter(|slot| slot.number != FREE) {
-            if self.name_in(slot) == name.as_bytes() {
+            if is_same(self.name_in(slot), name.as_bytes()) {
                 return slot.number;
             }
             at = (at + 1) & (self.slots.len() - 1);
@@ -132,6 +132,22 @@ impl Names {
                 self.put(slot, hash);
             }
         }
+    }
+}
+
+/// Most names have 16 to 32 bytes: their first 16 and their last 16 are all of them.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    const HALF: usize = 16;
+    let ends = |name: &[u8]| {
+        let (first, last) = (name.first_chunk::<HALF>()?, name.last_chunk::<HALF>()?);
+        Some((u128::from_le_bytes(*first), u128::from_le_bytes(*last)))
+    };
+    match (ends(one), ends(other)) {
+        (Some(one_ends), Some(other_ends)) if one.len() <= 2 * HALF => {
+            one.len() == other.len() && one_ends == other_ends
+        }
+        _ => one == other,
     }
 }
 
