@@ -12,8 +12,9 @@
 //! lent out for as long as the batch is borrowed. A queue may be used by any thread; a
 //! batch stays where it was taken.
 //!
-//! The tests run against librdkafka's own mock brokers. Miri cannot: it does not call
-//! into C.
+//! The tests send random records through librdkafka's own mock brokers, take them by random
+//! numbers, and let go of them in random order. Miri cannot run them, as it does not call
+//! into C; valgrind can, and `CONTRIBUTING.md` says how.
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -252,6 +253,8 @@ unsafe fn slice<'a>(start: *const u8, len: usize) -> Option<&'a [u8]> {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
@@ -385,6 +388,105 @@ mod tests {
             taken.len() >= 2
         });
         assert_eq!(taken, [(None, None), (Some(0), Some(0))]);
+    }
+
+    /// What a producer may send.
+    #[derive(Clone, Debug)]
+    struct Sent {
+        partition: Partition,
+        key: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+        timestamp: i64,
+    }
+
+    prop_compose! {
+        fn sent()(
+            partition in 0..PARTITIONS,
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
+            value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..2_000)),
+            timestamp in 1..4_000_000_000_000i64,
+        ) -> Sent {
+            Sent { partition, key, value, timestamp }
+        }
+    }
+
+    /// How many are asked for at once, and which of the batches that are held is let go of
+    /// then, if any.
+    fn taking() -> impl Strategy<Value = (usize, Option<prop::sample::Index>)> {
+        (
+            1usize..70,
+            proptest::option::of(any::<prop::sample::Index>()),
+        )
+    }
+
+    /// Those of a batch are what was sent at their places in the log.
+    fn assert_are_as_sent(batch: &Batch<Context>, logs: &[Vec<Sent>]) -> usize {
+        let records = (0..batch.len()).filter_map(|place| batch.get(place).ok());
+        let checks = records.map(|taken| {
+            let sent = &logs[taken.partition as usize][taken.record.offset as usize];
+            assert_eq!(taken.key, sent.key.as_deref());
+            assert_eq!(taken.record.payload, sent.value.as_deref());
+            assert_eq!(taken.record.timestamp, Some(sent.timestamp));
+        });
+        checks.count()
+    }
+
+    #[test]
+    fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
+        let cluster = cluster();
+        let producer: BaseProducer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .create()
+            .unwrap();
+        // Of all cases together, by partition and offset.
+        let logs = std::cell::RefCell::new(vec![Vec::new(); PARTITIONS as usize]);
+        let cases = (
+            proptest::collection::vec(sent(), 1..200),
+            proptest::collection::vec(taking(), 1..20),
+        );
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(32));
+        let outcome = runner.run(&cases, |(records, takings)| {
+            let (mut reader, queue) = reader(&cluster);
+            let ends = |logs: &[Vec<Sent>]| logs.iter().map(Vec::len).collect::<Vec<_>>();
+            let starts = ends(&logs.borrow());
+            let count = records.len();
+            for sent in records {
+                let mut record = BaseRecord::<[u8], [u8]>::to("donations");
+                record = record.partition(sent.partition).timestamp(sent.timestamp);
+                record.key = sent.key.as_deref();
+                record.payload = sent.value.as_deref();
+                producer.send(record).unwrap();
+                logs.borrow_mut()[sent.partition as usize].push(sent);
+            }
+            producer.flush(Duration::from_secs(30)).unwrap();
+
+            let logs = logs.borrow();
+            let places = starts.into_iter().map(|start| Offset(start as i64));
+            reader.read_from((0..).zip(places)).unwrap();
+            let (mut held, mut taken): (Vec<Batch<_>>, _) = (Vec::new(), 0);
+            let deadline = Instant::now() + Duration::from_secs(30);
+            for (max, let_go) in takings.into_iter().cycle() {
+                let batch = queue.take(max);
+                prop_assert!(batch.len() <= max && Instant::now() < deadline);
+                taken += assert_are_as_sent(&batch, &logs);
+                held.push(batch);
+                if let Some(index) = let_go {
+                    held.swap_remove(index.index(held.len()));
+                }
+                if taken >= count {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            prop_assert_eq!(taken, count);
+            // Nothing else holds librdkafka's handle now.
+            drop((reader, queue));
+            held.iter().for_each(|batch| {
+                assert_are_as_sent(batch, &logs);
+            });
+            Ok(())
+        });
+        outcome.unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[test]
