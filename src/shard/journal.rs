@@ -59,6 +59,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Enters what its campaign gets.
     #[inline]
     pub fn enter(&mut self, entry: Entry) {
         let place = entry.place as usize;

@@ -152,7 +152,7 @@ impl Cursor<'_> {
         Some(true)
     }
 
-    /// Passes the name of a field, and the colon.
+    /// Passes the name of a field, and the colon: of the one that is expected, rather.
     #[inline(always)]
     fn field(&mut self, expected: usize) -> Option<usize> {
         let left = self.bytes.get(self.at..)?;
@@ -188,7 +188,6 @@ impl Cursor<'_> {
     }
 
     /// Passes a value, and a space before it.
-
     #[inline(always)]
     fn value(&mut self) -> Option<Value> {
         let mut first = self.bytes.get(self.at)?;
