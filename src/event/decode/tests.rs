@@ -126,6 +126,17 @@ fn the_usual_form_of_a_time_is_read_as_any_other() {
 
 const EVENT: &str = r#"{"id":"a1","kind":"donation","campaign":"山区学校","donor":"d","amount":990,"currency":"CNY","at":"2022-09-09T10:00:00.123+08:00","channel":"wechat_pay"}"#;
 
+const EVENT_FIELDS: [(&str, &str); 8] = [
+    ("\"id\"", "\"a1\""),
+    ("\"kind\"", "\"donation\""),
+    ("\"campaign\"", "\"山区学校\""),
+    ("\"donor\"", "null"),
+    ("\"amount\"", "990"),
+    ("\"currency\"", "\"CNY\""),
+    ("\"at\"", "1662688800000"),
+    ("\"channel\"", "\"wechat_pay\""),
+];
+
 fn token() -> impl Strategy<Value = &'static str> {
     proptest::sample::select(TOKENS)
 }
@@ -145,6 +156,36 @@ proptest! {
             })
             .collect();
         is_usual(&format!("{{{}}}", fields.join(",")));
+    }
+
+    /// In any order, some left out, with other values, twice, with spaces or others between.
+    #[test]
+    fn usual_or_not_an_event_of_changed_fields_is_the_same(
+        fields in Just(EVENT_FIELDS.to_vec()).prop_shuffle(),
+        left_out in proptest::option::of(0..EVENT_FIELDS.len()),
+        changes in proptest::collection::vec((0..12usize, token(), token()), 0..3),
+        spaces in proptest::collection::vec(0..3usize, 4),
+    ) {
+        let [before_colon, behind_colon, before_comma, behind_comma] =
+            [0, 1, 2, 3].map(|at| " ".repeat(spaces[at]));
+        let mut fields: Vec<_> = fields
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| Some(*at) != left_out)
+            .map(|(_, field)| field)
+            .collect();
+        for (at, name, value) in changes {
+            match at {
+                // Another value, or one more field.
+                0..5 => fields[at].1 = value,
+                5..9 => fields.insert(at - 3, fields[at - 5]),
+                _ => fields.insert(at - 8, (name, value)),
+            }
+        }
+        let fields = fields.iter();
+        let fields = fields.map(|(name, value)| format!("{name}{before_colon}:{behind_colon}{value}"));
+        let fields: Vec<_> = fields.collect();
+        is_usual(&format!("{{{}}}", fields.join(&format!("{before_comma},{behind_comma}"))));
     }
 
     #[test]
@@ -177,9 +218,16 @@ fn what_producers_write_is_usual() {
         for (place, other) in others.iter().enumerate() {
             let mut fields = fields.clone();
             fields.insert(2 * place, other);
-            let plain = format!("{{{}}}", fields.join(","));
-            let spaced = format!("{{{}}}", fields.join(", ").replace("\":", "\": "));
-            for text in [plain, spaced] {
+            for (before_colon, behind_colon, behind_comma, within) in [
+                ("", "", "", ""),
+                ("", " ", " ", ""),
+                (" ", " ", " ", ""),
+                ("", " ", " ", " "),
+                ("  ", "   ", "  ", "  "),
+            ] {
+                let colon = format!("\"{before_colon}:{behind_colon}");
+                let text = fields.join(&format!(",{behind_comma}"));
+                let text = format!("{{{within}{}{within}}}", text.replace("\":", &colon));
                 assert!(is_usual(&text), "{text}");
                 assert_eq!(
                     decode(Some(text.as_bytes())),

@@ -21,7 +21,13 @@ pub(super) fn usual(text: &str) -> Option<Event<'_>> {
         values: [Value::Null; NAMES.len()],
     };
     let (mut separator, mut expected, mut seen) = (b'{', 0, 0u16);
-    while cursor.passes(separator)? {
+    loop {
+        if !cursor.passes(separator)? {
+            if cursor.passes_spaces() {
+                continue;
+            }
+            break;
+        }
         let field = cursor.field(expected)?;
         fields.values[field] = cursor.value()?;
         separator = b',';
@@ -33,8 +39,8 @@ pub(super) fn usual(text: &str) -> Option<Event<'_>> {
         }
         (expected, seen) = (field + 1, seen | 1 << field);
     }
-    match bytes[cursor.at..] {
-        [b'}'] => fields.event(),
+    match &bytes[cursor.at..] {
+        [b'}', spaces @ ..] if spaces.iter().all(|it| *it == b' ') => fields.event(),
         _ => None,
     }
 }
@@ -98,6 +104,15 @@ impl Name {
     #[inline(always)]
     fn begins(&self, window: u128) -> bool {
         window & self.mask == self.bytes
+    }
+
+    /// Whether this is the name, without what is around it.
+    fn is(&self, name: &[u8]) -> bool {
+        let bytes = self.bytes.to_le_bytes();
+        bytes[..self.len]
+            .strip_prefix(b"\"")
+            .and_then(|it| it.strip_suffix(b"\":"))
+            == Some(name)
     }
 }
 
@@ -173,7 +188,7 @@ impl Cursor<'_> {
         self.any_field(window)
     }
 
-    /// The same of any field, and behind a space.
+    /// The same of any field, with spaces anywhere.
     fn any_field(&mut self, window: u128) -> Option<usize> {
         let is_space = window as u8 == b' ';
         let window = window >> (8 * u32::from(is_space));
@@ -182,16 +197,31 @@ impl Cursor<'_> {
             self.at += NAMES[field].len;
             return Some(field);
         }
+        self.passes_spaces();
         self.passes(b'"')?.then_some(())?;
-        self.at = end_of_string(self.bytes, self.at)? + 1;
-        self.passes(b':')?.then_some(OTHER)
+        let start = self.at;
+        let end = end_of_string(self.bytes, start)?;
+        self.at = end + 1;
+        self.passes_spaces();
+        self.passes(b':')?.then_some(())?;
+        let field = NAMES.iter().position(|it| it.is(&self.bytes[start..end]));
+        Some(field.unwrap_or(OTHER))
     }
 
-    /// Passes a value, and a space before it.
+    /// Whether the next bytes are spaces, which are then passed.
+    #[cold]
+    fn passes_spaces(&mut self) -> bool {
+        let spaces = self.bytes[self.at..].iter().take_while(|it| **it == b' ');
+        let count = spaces.count();
+        self.at += count;
+        count > 0
+    }
+
+    /// Passes a value, and spaces before it.
     #[inline(always)]
     fn value(&mut self) -> Option<Value> {
         let mut first = self.bytes.get(self.at)?;
-        if *first == b' ' {
+        while *first == b' ' {
             self.at += 1;
             first = self.bytes.get(self.at)?;
         }
