@@ -139,6 +139,8 @@ const DONORS_WHEN_BEHIND: Duration = Duration::from_secs(10);
 const BEHIND: Duration = Duration::from_secs(1);
 /// So few records are no backlog.
 const BEHIND_RECORDS: u64 = 10_000;
+/// How many bytes the shards of a worker share for events that campaigns have not got yet.
+const JOURNALS_BYTES: usize = 24 << 20;
 /// What ties a worker to the rest of the process.
 pub struct WorkerEnds {
     /// What it is told.
@@ -222,6 +224,7 @@ impl Worker {
             }
             let is_behind = !has_caught_up && self.is_behind(turn.elapsed());
             (turn, self.folded) = (Instant::now(), 0);
+            self.share_out_room();
             self.skip_what_is_no_record();
             let at_least = |when_behind| {
                 if is_behind {
@@ -249,6 +252,14 @@ impl Worker {
         self.output = mpsc::sync_channel(1).0;
         self.keep_all();
         Ok(())
+    }
+
+    /// Gives each shard its part of what there is for journals.
+    fn share_out_room(&mut self) {
+        let part = JOURNALS_BYTES / self.owned.len().max(1);
+        for owned in self.owned.values_mut() {
+            owned.shard.set_journal_room(part);
+        }
     }
 
     /// Whether the backlog of the last assignment has just been read. The first

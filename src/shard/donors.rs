@@ -173,7 +173,7 @@ impl fmt::Debug for Donors {
 
 /// The union of the shards' sketches.
 ///
-/// It is estimated by its registers alone. DataSketches would estimate a union of one
+/// Few are counted; more are estimated, by the registers alone. DataSketches would estimate a union of one
 /// sketch by the order of its donors (HIP), which no checkpoint keeps, so that a
 /// restart could have the estimate step back.
 #[derive(Clone, Debug)]
@@ -184,7 +184,7 @@ pub struct DonorsUnion {
 
 #[derive(Clone, Debug)]
 enum Union {
-    /// Each once. So few are not estimated, but counted.
+    /// Each once.
     Few(Vec<Coupon>),
     Many(Box<HllUnion>),
 }

@@ -11,9 +11,9 @@ use super::{Donor, Shard, Values};
 use crate::event::{Gift, Millis};
 use crate::native::prefetch;
 
-/// How many entries are held at most, which is less than two megabytes of them. The more
-/// there are, the more of them are of one campaign.
-pub(super) const CAPACITY: usize = 32_768;
+/// How many bytes of entries a shard has [room](Shard::set_journal_room) for that was given
+/// none: 29,000 of them.
+const ROOM_BYTES: usize = 1_280 << 10;
 
 /// How many campaigns ahead memory is asked for one, and for what it points to.
 const AHEAD: usize = 16;
@@ -47,9 +47,11 @@ pub(super) enum What {
 }
 
 /// Entries in the order of the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Journal {
     entries: Vec<Entry>,
+    /// How many there are at most.
+    room: usize,
     /// The places of the campaigns that have any, in the order of their first.
     places: Vec<u32>,
     /// By place, how many entries a campaign has.
@@ -57,6 +59,21 @@ pub(super) struct Journal {
     /// Room for the numbers of the entries, by campaign.
     order: Vec<u32>,
 }
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal {
+            entries: Vec::new(),
+            room: ROOM_BYTES / ENTRY_BYTES,
+            places: Vec::new(),
+            counts: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+}
+
+/// With its number, by campaign.
+const ENTRY_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
 
 impl Journal {
     /// Enters what its campaign gets.
@@ -82,7 +99,7 @@ impl Journal {
     /// Whether there is no room for more.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= CAPACITY
+        self.entries.len() >= self.room
     }
 
     /// Orders the entries by campaign, and those of one by the log. What `counts` has of a
@@ -103,6 +120,12 @@ impl Journal {
 }
 
 impl Shard {
+    /// How many bytes it may take for events that their campaigns have not got yet. The more
+    /// there are, the more of them are of one campaign, which then is waited for once.
+    pub fn set_journal_room(&mut self, bytes: usize) {
+        self.journal.room = bytes / ENTRY_BYTES;
+    }
+
     /// Posts what the journal holds to the campaigns.
     pub(super) fn post(&mut self) {
         let mut journal = std::mem::take(&mut self.journal);
