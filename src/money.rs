@@ -51,7 +51,7 @@ pub struct MoneyTotal {
 }
 
 /// An ISO 4217 currency: its three upper-case letters as digits, and one added, so that
-/// none takes no room. Numbers are in the order of the codes, and compared at once.
+/// `None` takes no room. Numbers are in the order of the codes, and compared at once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency(NonZeroU16);
 

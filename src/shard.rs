@@ -274,7 +274,8 @@ impl Shard {
     /// that cannot be counted are said to `dead`, by their place among the records.
     ///
     /// Ids and campaigns lie anywhere in memory, which answers slowly. So some records are
-    /// decoded first, and what tells of theirs is asked for together.
+    /// decoded first, and what tells of theirs is asked for together. They are looked at
+    /// twice: a clone of the iterator must give the same ones.
     ///
     /// # Panics
     /// As `apply`.
@@ -320,6 +321,7 @@ impl Shard {
                     self.journal.prefetch(given.place);
                 }
             }
+            // In this order: when no more were decoded, no record is taken.
             for (it, (number, record)) in decoded.drain(..).zip(&mut records) {
                 let outcome = self.fold(record.offset, record.timestamp, &it.given);
                 if let Outcome::DeadLetter(rejected) = outcome {
