@@ -426,6 +426,11 @@ fn ctrl_c_cleans_up_wherever_it_is() {
         "paced --rate 1000 --duration 10m --campaigns 100",
         "of 605,000 events",
     );
+    stop_at(
+        &bench,
+        "sweep --from 500 --step 10m --campaigns 100",
+        "500 events/s",
+    );
 }
 
 #[test]
