@@ -6,7 +6,7 @@ use super::Merge;
 use crate::event::Millis;
 use crate::money::ByCurrency;
 use crate::native::prefetch;
-use crate::shard::Window;
+use crate::shard::{Values, Window};
 
 /// What a campaign got within a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,26 +61,27 @@ impl Merge {
         changed
     }
 
+    /// For each partition, what it holds of a campaign by the campaign's place here.
+    fn held_values<'a>(&'a self) -> impl Iterator<Item = impl Fn(usize) -> Option<&'a Values>> {
+        self.partitions.iter().map(|(partition, held)| {
+            let there = self.places.get(partition).map(|places| &places.there);
+            move |place| held.values.get(there?.get(place)?)
+        })
+    }
+
     /// Asks memory for the windows of the campaigns that follow the one at `place`: of each
     /// partition there are some, all of them elsewhere.
     fn prefetch_windows(&self, place: usize) {
-        for (partition, held) in &self.partitions {
-            let there = self.places.get(partition).map(|places| &places.there);
-            let values = |place| held.values.get(there?.get(place)?);
-            values(place + 2).inspect(|values| prefetch(*values));
-            values(place + 1).inspect(|values| values.panes.prefetch());
+        for values_of in self.held_values() {
+            values_of(place + 2).inspect(|values| prefetch(*values));
+            values_of(place + 1).inspect(|values| values.panes.prefetch());
         }
     }
 
     fn windows_of(&self, place: usize, watermark: Millis) -> [WindowSums; 4] {
         let mut windows: [WindowSums; 4] = Default::default();
         let starts = Window::ALL.map(|window| window.start_s(watermark));
-        for (partition, held) in &self.partitions {
-            let there = self.places.get(partition).map(|places| &places.there);
-            let there = there.and_then(|there| there.get(place));
-            let Some(values) = there.and_then(|there| held.values.get(there)) else {
-                continue;
-            };
+        for values in self.held_values().filter_map(|values_of| values_of(place)) {
             for pane in values.panes.since(starts[Window::Day as usize]) {
                 let reached = windows.iter_mut().zip(starts);
                 for (sums, _) in reached.filter(|(_, start_s)| pane.start_s >= *start_s) {
