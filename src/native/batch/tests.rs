@@ -12,6 +12,7 @@ use crate::kafka::client::Context;
 use crate::kafka::reader::Reader;
 
 const PARTITIONS: Partition = 3;
+const STARTS: [Offset; PARTITIONS as usize] = [Offset::START; PARTITIONS as usize];
 
 fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     let cluster = MockCluster::new(1).unwrap();
@@ -19,7 +20,17 @@ fn cluster() -> MockCluster<'static, DefaultProducerContext> {
     cluster
 }
 
-fn reader(cluster: &MockCluster<'_, DefaultProducerContext>) -> (Reader, Queue<Context>) {
+fn producer(cluster: &MockCluster<'_, DefaultProducerContext>) -> BaseProducer {
+    let mut settings = rdkafka::ClientConfig::new();
+    settings.set("bootstrap.servers", cluster.bootstrap_servers());
+    settings.create().unwrap()
+}
+
+/// A reader of all partitions, each from where it is said.
+fn reader(
+    cluster: &MockCluster<'_, DefaultProducerContext>,
+    starts: [Offset; PARTITIONS as usize],
+) -> (Reader, Queue<Context>) {
     let mut settings = rdkafka::ClientConfig::new();
     settings
         .set("bootstrap.servers", cluster.bootstrap_servers())
@@ -28,8 +39,7 @@ fn reader(cluster: &MockCluster<'_, DefaultProducerContext>) -> (Reader, Queue<C
         .set("group.id", "batches");
     let mut reader = Reader::new(&settings, "donations", Arc::default()).unwrap();
     let queue = Queue::of(reader.consumer());
-    let places = (0..PARTITIONS).map(|partition| (partition, Offset::START));
-    reader.read_from(places).unwrap();
+    reader.read_from((0..).zip(starts)).unwrap();
     (reader, queue)
 }
 
@@ -56,10 +66,7 @@ fn take_until(
 fn every_record_comes_once_and_in_order_and_stays_until_its_batch_is_dropped() {
     const RECORDS: i32 = 3_000;
     let cluster = cluster();
-    let producer: BaseProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .create()
-        .unwrap();
+    let producer = producer(&cluster);
     for number in 0..RECORDS {
         let (key, value) = (format!("k{number}"), format!("value {number}"));
         let record = BaseRecord::to("donations").partition(number % PARTITIONS);
@@ -70,7 +77,7 @@ fn every_record_comes_once_and_in_order_and_stays_until_its_batch_is_dropped() {
     }
     producer.flush(Duration::from_secs(30)).unwrap();
 
-    let (reader, queue) = reader(&cluster);
+    let (reader, queue) = reader(&cluster, STARTS);
     assert_eq!(queue.last_known_end(c"donations", 0), None);
     let mut ends = 0;
     let batches = take_until(&queue, 100, |batch| {
@@ -117,17 +124,14 @@ fn every_record_comes_once_and_in_order_and_stays_until_its_batch_is_dropped() {
 #[test]
 fn no_value_and_an_empty_one_are_told_apart() {
     let cluster = cluster();
-    let producer: BaseProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .create()
-        .unwrap();
+    let producer = producer(&cluster);
     let record: BaseRecord<'_, (), [u8]> = BaseRecord::to("donations").partition(0);
     producer.send(record).unwrap();
     let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("donations").partition(0);
     producer.send(record.key(&[]).payload(&[])).unwrap();
     producer.flush(Duration::from_secs(30)).unwrap();
 
-    let (_reader, queue) = reader(&cluster);
+    let (_reader, queue) = reader(&cluster, STARTS);
     let mut taken = Vec::new();
     take_until(&queue, 8, |batch| {
         let records = (0..batch.len()).filter_map(|place| batch.get(place).ok());
@@ -183,12 +187,9 @@ fn assert_are_as_sent(batch: &Batch<Context>, logs: &[Vec<Sent>]) -> usize {
 #[test]
 fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
     let cluster = cluster();
-    let producer: BaseProducer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", cluster.bootstrap_servers())
-        .create()
-        .unwrap();
+    let producer = producer(&cluster);
     // Of all cases together, by partition and offset.
-    let logs = std::cell::RefCell::new(vec![Vec::new(); PARTITIONS as usize]);
+    let logs = std::cell::RefCell::new([const { Vec::new() }; PARTITIONS as usize]);
     let cases = (
         proptest::collection::vec(sent(), 1..200),
         proptest::collection::vec(taking(), 1..20),
@@ -199,9 +200,7 @@ fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
     };
     let mut runner = TestRunner::new(config);
     let outcome = runner.run(&cases, |(records, takings)| {
-        let (mut reader, queue) = reader(&cluster);
-        let ends = |logs: &[Vec<Sent>]| logs.iter().map(Vec::len).collect::<Vec<_>>();
-        let starts = ends(&logs.borrow());
+        let starts = logs.borrow().each_ref().map(|log| Offset(log.len() as i64));
         let count = records.len();
         for sent in records {
             let mut record = BaseRecord::<[u8], [u8]>::to("donations");
@@ -214,14 +213,13 @@ fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
         producer.flush(Duration::from_secs(30)).unwrap();
 
         let logs = logs.borrow();
-        let places = starts.into_iter().map(|start| Offset(start as i64));
-        reader.read_from((0..).zip(places)).unwrap();
+        let (reader, queue) = reader(&cluster, starts);
         let (mut held, mut taken): (Vec<Batch<_>>, _) = (Vec::new(), 0);
         let deadline = Instant::now() + Duration::from_secs(30);
         for (max, let_go) in takings.into_iter().cycle() {
             let batch = queue.take(max);
             prop_assert!(batch.len() <= max && Instant::now() < deadline);
-            taken += assert_are_as_sent(&batch, &logs);
+            taken += assert_are_as_sent(&batch, &logs[..]);
             held.push(batch);
             if let Some(index) = let_go {
                 held.swap_remove(index.index(held.len()));
@@ -235,7 +233,7 @@ fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
         // Nothing else holds librdkafka's handle now.
         drop((reader, queue));
         held.iter().for_each(|batch| {
-            assert_are_as_sent(batch, &logs);
+            assert_are_as_sent(batch, &logs[..]);
         });
         Ok(())
     });
@@ -245,7 +243,7 @@ fn whatever_was_sent_is_lent_as_it_is_until_its_batch_is_let_go_of() {
 #[test]
 fn what_is_not_there_is_not_waited_for() {
     let cluster = cluster();
-    let (_reader, queue) = reader(&cluster);
+    let (_reader, queue) = reader(&cluster, STARTS);
     let mut ends = 0;
     // Three ends of partitions come, and nothing else, however much is asked for.
     take_until(&queue, 512, |batch| {
