@@ -173,9 +173,9 @@ impl fmt::Debug for Donors {
 
 /// The union of the shards' sketches.
 ///
-/// Few are counted; more are estimated, by the registers alone. DataSketches would estimate a union of one
-/// sketch by the order of its donors (HIP), which no checkpoint keeps, so that a
-/// restart could have the estimate step back.
+/// Few are counted; more are estimated, by the registers alone. DataSketches would estimate
+/// a union of one sketch by the order of its donors (HIP), which no checkpoint keeps, so that
+/// a restart could have the estimate step back.
 #[derive(Clone, Debug)]
 pub struct DonorsUnion {
     lg_k: u8,
