@@ -224,7 +224,7 @@ impl Worker {
             }
             let is_behind = !has_caught_up && self.is_behind(turn.elapsed());
             (turn, self.folded) = (Instant::now(), 0);
-            self.share_out_room();
+            self.make_room();
             self.skip_what_is_no_record();
             let at_least = |when_behind| {
                 if is_behind {
@@ -254,11 +254,18 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives each shard its part of what there is for journals.
-    fn share_out_room(&mut self) {
+    /// Gives each shard its part of what there is for journals, and says to it what it has
+    /// to expect.
+    fn make_room(&mut self) {
         let part = JOURNALS_BYTES / self.owned.len().max(1);
-        for owned in self.owned.values_mut() {
+        let left: Vec<_> = self
+            .owned
+            .iter()
+            .map(|(&partition, owned)| self.records_left_of(partition, owned))
+            .collect();
+        for (owned, left) in self.owned.values_mut().zip(left) {
             owned.shard.set_journal_room(part);
+            owned.shard.expect(left.unwrap_or(0));
         }
     }
 
@@ -282,17 +289,17 @@ impl Worker {
     /// How many records are there that are not folded, as far as brokers have said; `None`
     /// while they have not, of some partition.
     fn records_left(&self) -> Option<u64> {
-        let mut left = 0;
-        for (&partition, owned) in &self.owned {
-            let offset = owned.shard.offset();
-            let is_at_end =
-                owned.ended_at == Some(offset) || is_read(&self.until, partition, offset);
-            if !is_at_end {
-                let end = self.queue.last_known_end(&self.topic_name, partition)?;
-                left += end.0.saturating_sub(offset.0).max(0).unsigned_abs();
-            }
+        let left = |(&partition, owned)| self.records_left_of(partition, owned);
+        self.owned.iter().map(left).sum()
+    }
+
+    fn records_left_of(&self, partition: Partition, owned: &Owned) -> Option<u64> {
+        let offset = owned.shard.offset();
+        if owned.ended_at == Some(offset) || is_read(&self.until, partition, offset) {
+            return Some(0);
         }
-        Some(left)
+        let end = self.queue.last_known_end(&self.topic_name, partition)?;
+        Some(end.0.saturating_sub(offset.0).max(0).unsigned_abs())
     }
 
     /// Does what it was told since, and takes in what was done for it; `false` if

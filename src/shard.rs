@@ -360,6 +360,12 @@ impl Shard {
         outcome
     }
 
+    /// Says that about so many records are to come, as far as is known: the set of ids makes
+    /// room for them sooner.
+    pub fn expect(&mut self, records: u64) {
+        self.ids.expect(records);
+    }
+
     /// Moves on to `offset` where the log has no records in between.
     pub fn skip_to(&mut self, offset: Offset) {
         self.offset = self.offset.max(offset);

@@ -31,13 +31,22 @@ impl IdSet {
     /// An empty set that forgets ids once the watermark has moved on by
     /// `horizon_s` seconds.
     pub fn new(horizon_s: u32) -> IdSet {
-        IdSet::of(horizon_s, IdLog::default())
+        IdSet {
+            horizon_s,
+            log: IdLog::default(),
+            index: Index::with_room_for(0),
+        }
     }
 
     /// The set that was kept as `ids`.
     pub(super) fn restore(horizon_s: u32, ids: Ids) -> IdSet {
-        let mut set = IdSet::of(horizon_s, IdLog::from(ids));
-        for place in set.log.places() {
+        let places = ids.places();
+        let mut set = IdSet {
+            horizon_s,
+            log: IdLog::from(ids),
+            index: Index::with_room_for(places.end - places.start),
+        };
+        for place in places {
             let id = set.log.id(place);
             match set.index.find_mut(id, &set.log) {
                 // One that came again after it was forgotten stands at the later place.
@@ -48,12 +57,10 @@ impl IdSet {
         set
     }
 
-    fn of(horizon_s: u32, log: IdLog) -> IdSet {
-        IdSet {
-            horizon_s,
-            log,
-            index: Index::default(),
-        }
+    /// Says that about so many ids will be put in, as far as is known: it makes room for
+    /// them sooner.
+    pub fn expect(&mut self, ids: u64) {
+        self.index.expect(ids);
     }
 
     /// Puts `id` in; `false` if it is known. The watermark must not fall from
@@ -152,8 +159,10 @@ mod tests {
             steps in proptest::collection::vec((0u128..300, 0u32..3), 0..3_000),
             horizon_s in 1u32..200,
             restore_at in 0usize..3_000,
+            to_come in 0u64..10_000,
         ) {
             let (mut ids, mut model) = (IdSet::new(horizon_s), Model(HashMap::new()));
+            ids.expect(to_come);
             let mut now_s = START_S;
             for (step, (id, later_s)) in steps.into_iter().enumerate() {
                 now_s += later_s;

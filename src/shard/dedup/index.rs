@@ -15,6 +15,8 @@ use crate::native::prefetch;
 #[derive(Debug)]
 pub(super) struct Index {
     tables: Vec<Table>,
+    /// How many more ids there will be, as far as is known.
+    to_come: u64,
 }
 
 /// With fewer and larger tables, what one leaves behind when it doubles is large enough for
@@ -22,16 +24,17 @@ pub(super) struct Index {
 const TABLES: usize = 32;
 /// Into how many parts ids fall, to be shared out between the tables.
 const PARTS: usize = 4_096;
+/// The shares of all tables: table `t` has `TABLES + t`.
+const SHARES: usize = TABLES * TABLES + (TABLES - 1) * TABLES / 2;
 
-/// Which table a part belongs to: table `t` gets a share of `TABLES + t`.
+/// Which table a part belongs to.
 const TABLE_OF: [u8; PARTS] = {
     let mut table_of = [0; PARTS];
     let (mut table, mut part) = (0, 0);
     while part < PARTS {
-        // The shares of the tables up to this one, out of those of all.
+        // The shares of the tables up to this one.
         let shares = (table + 1) * TABLES + table * (table + 1) / 2;
-        let all = TABLES * TABLES + (TABLES - 1) * TABLES / 2;
-        if part * all >= shares * PARTS {
+        if part * SHARES >= shares * PARTS {
             table += 1;
         } else {
             table_of[part] = table as u8;
@@ -41,14 +44,30 @@ const TABLE_OF: [u8; PARTS] = {
     table_of
 };
 
-impl Default for Index {
-    fn default() -> Index {
-        let tables = (0..TABLES).map(|_| Table::default()).collect();
-        Index { tables }
-    }
+/// How many of so many ids belong to a table, if they fall as they should.
+fn share(ids: u64, table: usize) -> usize {
+    (ids * (TABLES + table) as u64).div_ceil(SHARES as u64) as usize
 }
 
 impl Index {
+    /// An empty index with room for so many ids.
+    pub fn with_room_for(ids: u64) -> Index {
+        let table = |table| Table {
+            buckets: empty(buckets_for(share(ids, table))),
+            len: 0,
+        };
+        Index {
+            tables: (0..TABLES).map(table).collect(),
+            to_come: 0,
+        }
+    }
+
+    /// Says that about so many more ids will be put in, so that tables can grow to what
+    /// they will hold at once, instead of again and again.
+    pub fn expect(&mut self, ids: u64) {
+        self.to_come = ids;
+    }
+
     /// Asks memory for what tells whether an id is known.
     #[inline]
     pub fn prefetch(&self, id: Id) {
@@ -81,9 +100,10 @@ impl Index {
     #[inline]
     pub fn add(&mut self, id: Id, place: u32, log: &IdLog) {
         let hash = mix(id);
-        let table = &mut self.tables[table_of(hash)];
+        let number = table_of(hash);
+        let table = &mut self.tables[number];
         if table.is_full() {
-            table.grow(log);
+            table.grow(share(self.to_come, number), log);
         }
         table.put(hash, place);
     }
@@ -114,7 +134,7 @@ fn mix(id: Id) -> u64 {
 /// look into memory, and one that can be asked for ahead.
 ///
 /// An id stands in the first bucket from its home on that had room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
     /// A power of two of them, or none.
     buckets: Vec<Bucket>,
@@ -159,6 +179,19 @@ impl Bucket {
 
     fn set_passed(&mut self, passed: u32) {
         self.tags[PASSED].copy_from_slice(&passed.to_le_bytes());
+    }
+}
+
+fn empty(buckets: usize) -> Vec<Bucket> {
+    vec![Bucket::EMPTY; buckets]
+}
+
+/// How many buckets hold so many ids, and are not full.
+fn buckets_for(ids: usize) -> usize {
+    match ids {
+        0 => 0,
+        // Five sixths are in use: of buckets that are fuller, too many ids go on.
+        _ => (ids * 6 / (SLOTS * 5) + 1).next_power_of_two(),
     }
 }
 
@@ -207,7 +240,7 @@ impl Table {
         None
     }
 
-    /// Five sixths are in use: of buckets that are fuller, too many ids go on.
+    /// As in [`buckets_for`].
     #[inline]
     fn is_full(&self) -> bool {
         self.len * 6 >= self.buckets.len() * SLOTS * 5
@@ -244,13 +277,17 @@ impl Table {
         }
     }
 
-    /// Makes it twice as large. The hashes are those of the ids in the log, which lie
-    /// anywhere: those of some buckets are asked for ahead.
+    /// Makes it twice as large; four times, if that many ids are to come. Not more, since
+    /// those may have been seen before, or come when others are forgotten.
+    ///
+    /// The hashes are those of the ids in the log, which lie anywhere: those of some buckets
+    /// are asked for ahead.
     #[cold]
-    fn grow(&mut self, log: &IdLog) {
+    fn grow(&mut self, to_come: usize, log: &IdLog) {
         const AHEAD: usize = 4;
-        let doubled = vec![Bucket::EMPTY; (self.buckets.len() * 2).max(1)];
-        let old = std::mem::replace(&mut self.buckets, doubled);
+        let twice = (self.buckets.len() * 2).max(1);
+        let larger = buckets_for(self.len + to_come).clamp(twice, twice * 2);
+        let old = std::mem::replace(&mut self.buckets, empty(larger));
         let places = |bucket: &Bucket| {
             let places = bucket.places;
             let free = bucket.slots(FREE);
@@ -302,6 +339,34 @@ mod tests {
             "{}",
             parts[TABLES - 1]
         );
+    }
+
+    #[test]
+    fn a_table_grows_to_what_is_to_come() {
+        let grown = |len, to_come| {
+            let mut table = Table {
+                buckets: empty(buckets_for(len) / 2),
+                len: 0,
+            };
+            table.grow(to_come, &IdLog::default());
+            table.buckets.len() / buckets_for(len)
+        };
+        assert_eq!(grown(100, 0), 1);
+        assert_eq!(grown(100, 200), 2);
+        assert_eq!(grown(100, 1_000_000), 2);
+    }
+
+    #[test]
+    fn there_is_room_for_what_it_is_made_for() {
+        for ids in 1..1_000 {
+            let mut table = Table {
+                buckets: empty(buckets_for(ids)),
+                len: ids,
+            };
+            assert!(!table.is_full(), "{ids}");
+            table.len = buckets_for(ids) * SLOTS * 5 / 6;
+            assert!(table.is_full());
+        }
     }
 
     proptest::proptest! {

@@ -42,6 +42,10 @@ impl Piece {
         self.stamps[after - 1].second
     }
 
+    fn oldest(&self) -> u32 {
+        self.stamps[0].second
+    }
+
     fn newest(&self) -> u32 {
         self.stamps.last().map_or(0, |stamp| stamp.second)
     }
@@ -83,8 +87,12 @@ impl IdLog {
     /// seconds before `now_s`.
     #[inline]
     pub fn came_within(&self, low: u32, horizon_s: u32, now_s: u32) -> bool {
-        let (piece, number) = self.at(self.place(low));
-        now_s - piece.stamp(number) < horizon_s
+        // If the oldest did, all did, and memory need not be asked about this one.
+        let first = self.full.front().map_or(&self.tail, |piece| &**piece);
+        now_s - first.oldest() < horizon_s || {
+            let (piece, number) = self.at(self.place(low));
+            now_s - piece.stamp(number) < horizon_s
+        }
     }
 
     #[inline]
