@@ -295,8 +295,7 @@ impl Shard {
                     Err(rejected) => (Err(Box::new(rejected)), Cow::Borrowed("")),
                 };
                 let mut hash = names::Hash::default();
-                if let Ok(given) = &given {
-                    self.ids.prefetch(given.id);
+                if given.is_ok() {
                     hash = names.look_ahead(&campaign);
                 }
                 decoded.push(Decoded {
@@ -308,6 +307,10 @@ impl Shard {
             }
             if decoded.is_empty() {
                 return;
+            }
+            // All at once: where an id lies, page tables tell, which no cache holds either.
+            for given in decoded.iter().flat_map(|it| &it.given) {
+                self.ids.prefetch(given.id);
             }
             for it in decoded.iter_mut().filter(|it| it.given.is_ok()) {
                 it.name = names.find_or_add(&it.campaign, it.hash);
