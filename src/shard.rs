@@ -325,12 +325,13 @@ impl Shard {
                 }
             }
             // In this order: when no more were decoded, no record is taken.
-            for (it, (number, record)) in decoded.drain(..).zip(&mut records) {
+            for (it, (number, record)) in decoded.iter().zip(&mut records) {
                 let outcome = self.fold(record.offset, record.timestamp, &it.given);
                 if let Outcome::DeadLetter(rejected) = outcome {
                     dead(number, *rejected);
                 }
             }
+            decoded.clear();
         }
     }
 
