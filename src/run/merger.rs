@@ -64,6 +64,10 @@ pub struct Merger {
     windows_interval: Duration,
     until: Option<BTreeMap<Partition, Offset>>,
     state: State,
+    /// When the next cut is due.
+    publish_at: Instant,
+    /// Whether it was due while the one before was still on its way.
+    is_overdue: bool,
     gate: Gate,
     /// Where the run ends, or where the log ended when it began.
     log_end: Gate,
@@ -146,6 +150,8 @@ impl Merger {
             log_end: Gate::at(log_end),
             until,
             state: State::NotBegun,
+            publish_at: Instant::now(),
+            is_overdue: false,
             gate: Gate::default(),
             revocations: 0,
             published: None,
@@ -160,7 +166,6 @@ impl Merger {
     /// Merges and publishes until all workers have ended and what they left is
     /// published.
     pub fn run(mut self) -> Result<(), MergerError> {
-        let mut publish_at = Instant::now();
         let mut workers_ended = false;
         loop {
             workers_ended |= !self.take_in();
@@ -172,15 +177,21 @@ impl Merger {
                     let error = self.error.or(left.map(MergerError::EndedEarly));
                     return error.map_or(Ok(()), Err);
                 }
-            } else if Instant::now() >= publish_at {
-                publish_at = Instant::now() + self.publish_interval;
-                self.ends.membership.set_offsets(self.merge.offsets());
-                self.publish_if_possible();
-                let why_not = self.why_not().or_else(|| self.is_beginning());
-                self.progress
-                    .log(&self.merge, &self.gate, &self.log_end, why_not);
+            } else if Instant::now() >= self.publish_at {
+                self.tick();
             }
         }
+    }
+
+    /// A cut is due.
+    fn tick(&mut self) {
+        self.publish_at = Instant::now() + self.publish_interval;
+        self.is_overdue = matches!(self.state, State::Publishing(_));
+        self.ends.membership.set_offsets(self.merge.offsets());
+        self.publish_if_possible();
+        let why_not = self.why_not().or_else(|| self.is_beginning());
+        self.progress
+            .log(&self.merge, &self.gate, &self.log_end, why_not);
     }
 
     /// Merges what has come; `false` if nothing will come any more.
@@ -253,6 +264,10 @@ impl Merger {
                         self.progress.published(number, &cut);
                         self.published = Some(cut.offsets.clone());
                         self.ends.view.publish(number, &cut);
+                    }
+                    // A cut that took a little longer is not to cost a whole interval more.
+                    if std::mem::take(&mut self.is_overdue) {
+                        self.publish_at = Instant::now();
                     }
                     if self.left_to_the_end() == Some(0) {
                         self.has_reached_the_end = true;
@@ -411,5 +426,46 @@ impl Merger {
         }
         self.publish_if_possible();
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, sync_channel};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_cut_that_took_longer_than_its_interval_is_followed_at_once() {
+        const NEVER: Duration = Duration::from_secs(3_600);
+        for is_late in [true, false] {
+            let (reported, reports) = channel();
+            let ends = MergerEnds {
+                from_workers: channel().1,
+                jobs: sync_channel(1).0,
+                reports,
+                membership: Arc::new(Membership::new(NEVER)),
+                partitions: Arc::default(),
+                view: Arc::default(),
+                shutdown: Shutdown::default(),
+            };
+            let config = RunConfig {
+                publish_interval: NEVER,
+                ..Config::default().run
+            };
+            let mut merger = Merger::new(&config, None, BTreeMap::new(), ends);
+            if !is_late {
+                merger.tick();
+            }
+            merger.state = State::Publishing(Arc::new(Merge::new().close_cut()));
+            if is_late {
+                merger.tick();
+            }
+            assert!(merger.publish_at > Instant::now());
+            reported.send(Report::Complete(1)).unwrap();
+            merger.take_reports();
+            assert_eq!(merger.publish_at <= Instant::now(), is_late);
+        }
     }
 }
