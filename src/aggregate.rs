@@ -299,6 +299,7 @@ impl Worker {
             return Some(0);
         }
         let end = self.queue.last_known_end(&self.topic_name, partition)?;
+        let end = end_of(&self.until, partition).map_or(end, |until| until.min(end));
         Some(end.0.saturating_sub(offset.0).max(0).unsigned_abs())
     }
 

@@ -11,7 +11,8 @@ use crate::native::prefetch;
 /// A table doubles when it is full. If all were of one size, all would double at
 /// about the same moment, and the set would be at its largest for its content.
 /// So the last gets twice as many ids as the first, those between by degrees:
-/// they double one after the other, and the set is always half way.
+/// they double one after the other, and the set is always half way. Only while many
+/// ids are to come, tables grow fourfold, and are too large for what they hold so far.
 #[derive(Debug)]
 pub(super) struct Index {
     tables: Vec<Table>,
@@ -44,16 +45,16 @@ const TABLE_OF: [u8; PARTS] = {
     table_of
 };
 
-/// How many of so many ids belong to a table, if they fall as they should.
-fn share(ids: u64, table: usize) -> usize {
-    (ids * (TABLES + table) as u64).div_ceil(SHARES as u64) as usize
+/// How many of so many ids belong to the table of this number, if they fall as they should.
+fn share(ids: u64, number: usize) -> usize {
+    (ids * (TABLES + number) as u64).div_ceil(SHARES as u64) as usize
 }
 
 impl Index {
     /// An empty index with room for so many ids.
     pub fn with_room_for(ids: u64) -> Index {
-        let table = |table| Table {
-            buckets: empty(buckets_for(share(ids, table))),
+        let table = |number| Table {
+            buckets: empty(buckets_for(share(ids, number))),
             len: 0,
         };
         Index {
@@ -62,10 +63,10 @@ impl Index {
         }
     }
 
-    /// Says that about so many more ids will be put in, so that tables can grow to what
-    /// they will hold at once, instead of again and again.
+    /// Says that about so many more ids will be put in, so that tables grow to what they
+    /// will hold in fewer steps.
     pub fn expect(&mut self, ids: u64) {
-        self.to_come = ids;
+        self.to_come = ids.min(1 << 32); // The log holds no more.
     }
 
     /// Asks memory for what tells whether an id is known.
@@ -142,6 +143,9 @@ struct Table {
 }
 
 const SLOTS: usize = 12;
+/// How many ids there are at most for each bucket: of buckets that are fuller, too many ids
+/// go on.
+const FULL: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
@@ -190,8 +194,7 @@ fn empty(buckets: usize) -> Vec<Bucket> {
 fn buckets_for(ids: usize) -> usize {
     match ids {
         0 => 0,
-        // Five sixths are in use: of buckets that are fuller, too many ids go on.
-        _ => (ids * 6 / (SLOTS * 5) + 1).next_power_of_two(),
+        _ => (ids / FULL + 1).next_power_of_two(),
     }
 }
 
@@ -240,10 +243,9 @@ impl Table {
         None
     }
 
-    /// As in [`buckets_for`].
     #[inline]
     fn is_full(&self) -> bool {
-        self.len * 6 >= self.buckets.len() * SLOTS * 5
+        self.len >= self.buckets.len() * FULL
     }
 
     /// Puts in an id that is not there, for which there is room.
@@ -345,15 +347,17 @@ mod tests {
     fn a_table_grows_to_what_is_to_come() {
         let grown = |len, to_come| {
             let mut table = Table {
-                buckets: empty(buckets_for(len) / 2),
-                len: 0,
+                buckets: empty(len / FULL),
+                len,
             };
+            assert!(table.is_full());
             table.grow(to_come, &IdLog::default());
-            table.buckets.len() / buckets_for(len)
+            table.buckets.len() * FULL / len
         };
-        assert_eq!(grown(100, 0), 1);
-        assert_eq!(grown(100, 200), 2);
-        assert_eq!(grown(100, 1_000_000), 2);
+        assert_eq!(grown(160, 0), 2);
+        assert_eq!(grown(160, 159), 2);
+        assert_eq!(grown(160, 160), 4);
+        assert_eq!(grown(160, usize::MAX / 2), 4);
     }
 
     #[test]
@@ -364,7 +368,7 @@ mod tests {
                 len: ids,
             };
             assert!(!table.is_full(), "{ids}");
-            table.len = buckets_for(ids) * SLOTS * 5 / 6;
+            table.len = buckets_for(ids) * FULL;
             assert!(table.is_full());
         }
     }
@@ -376,7 +380,7 @@ mod tests {
             steps in proptest::collection::vec((0u64..4, 0u32..30, proptest::bool::ANY), 0..400)
         ) {
             let mut table = Table {
-                buckets: vec![Bucket::EMPTY; 4],
+                buckets: empty(4),
                 len: 0,
             };
             let mut known = std::collections::BTreeSet::new();
