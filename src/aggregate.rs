@@ -293,13 +293,14 @@ impl Worker {
         self.owned.iter().map(left).sum()
     }
 
+    /// The same of one partition.
     fn records_left_of(&self, partition: Partition, owned: &Owned) -> Option<u64> {
         let offset = owned.shard.offset();
         if owned.ended_at == Some(offset) || is_read(&self.until, partition, offset) {
             return Some(0);
         }
         let end = self.queue.last_known_end(&self.topic_name, partition)?;
-        let end = end_of(&self.until, partition).map_or(end, |until| until.min(end));
+        let end = at_most(&self.until, partition, end);
         Some(end.0.saturating_sub(offset.0).max(0).unsigned_abs())
     }
 
@@ -413,6 +414,11 @@ fn end_of(until: &Until, partition: Partition) -> Option<Offset> {
         .as_ref()
         .and_then(|ends| ends.get(&partition))
         .copied()
+}
+
+/// `offset`, or where to end, if that comes first.
+fn at_most(until: &Until, partition: Partition, offset: Offset) -> Offset {
+    end_of(until, partition).map_or(offset, |end| end.min(offset))
 }
 
 fn is_read(until: &Until, partition: Partition, offset: Offset) -> bool {

@@ -4,7 +4,7 @@ use rdkafka::error::KafkaError;
 
 use super::partition::Owned;
 use super::silence::LONG;
-use super::{IDLE, Worker, WorkerError, end_of, is_read};
+use super::{IDLE, Worker, WorkerError, at_most, is_read};
 use crate::checkpoint::RecordId;
 use crate::kafka::client::Context;
 use crate::native::batch::{Batch, NoRecord, Taken};
@@ -190,8 +190,8 @@ impl Worker {
                 owned.doubtful_end = true;
                 doubtful.push(partition);
             } else {
-                let end = end_of(&self.until, partition).unwrap_or(position);
-                owned.shard.skip_to(position.min(end));
+                let end = at_most(&self.until, partition, position);
+                owned.shard.skip_to(end);
                 owned.ended_at = Some(owned.shard.offset());
             }
         }

@@ -31,22 +31,13 @@ impl IdSet {
     /// An empty set that forgets ids once the watermark has moved on by
     /// `horizon_s` seconds.
     pub fn new(horizon_s: u32) -> IdSet {
-        IdSet {
-            horizon_s,
-            log: IdLog::default(),
-            index: Index::with_room_for(0),
-        }
+        IdSet::of(horizon_s, IdLog::default())
     }
 
     /// The set that was kept as `ids`.
     pub(super) fn restore(horizon_s: u32, ids: Ids) -> IdSet {
-        let places = ids.places();
-        let mut set = IdSet {
-            horizon_s,
-            log: IdLog::from(ids),
-            index: Index::with_room_for(places.end - places.start),
-        };
-        for place in places {
+        let mut set = IdSet::of(horizon_s, IdLog::from(ids));
+        for place in set.log.places() {
             let id = set.log.id(place);
             match set.index.find_mut(id, &set.log) {
                 // One that came again after it was forgotten stands at the later place.
@@ -55,6 +46,16 @@ impl IdSet {
             }
         }
         set
+    }
+
+    /// With room for the places of all ids in the log, and none of them yet.
+    fn of(horizon_s: u32, log: IdLog) -> IdSet {
+        let places = log.places();
+        IdSet {
+            horizon_s,
+            log,
+            index: Index::with_room_for(places.end - places.start),
+        }
     }
 
     /// Says that about so many ids will be put in, as far as is known: it makes room for
