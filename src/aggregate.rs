@@ -5,6 +5,7 @@
 //! when merge is behind, the worker waits, reads no further, and the backlog
 //! stays in Kafka. Nothing is dropped.
 
+mod call;
 mod checkpoints;
 mod error;
 mod keep;
@@ -38,6 +39,7 @@ use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetters;
 use crate::shard::{DonorsFlush, Flush, Names, Rules, Shard};
 use crate::shutdown::Shutdown;
+pub use call::Call;
 pub use checkpoints::Checkpoints;
 use checkpoints::Reply;
 pub use error::WorkerError;
@@ -71,6 +73,8 @@ pub enum FromWorker {
     Flush(Box<Flush>),
     /// Sketches of one shard that changed.
     Donors(DonorsFlush),
+    /// What this worker had to hand over at this [`Call`] has come.
+    Answer(u64),
 }
 
 /// One reader and its shards.
@@ -79,7 +83,6 @@ pub struct Worker {
     topic_name: CString,
     group: String,
     rules: Rules,
-    flush_interval: Duration,
     donors_interval: Duration,
     reader: Reader,
     queue: Queue<Context>,
@@ -99,9 +102,16 @@ pub struct Worker {
     until: Until,
     commands: Receiver<Command>,
     output: SyncSender<FromWorker>,
+    call: Arc<Call>,
+    /// The newest that was answered.
+    answered: u64,
     dead_letters: DeadLetters,
     shutdown: Shutdown,
     backlog: Backlog,
+    /// Whether, at the last turn, more was left than a moment's records.
+    is_behind: bool,
+    flushed_at: Instant,
+    donors_flushed_at: Instant,
     /// Records folded since the last turn.
     folded: u64,
     damaged: Option<Damage>,
@@ -127,6 +137,8 @@ enum Backlog {
 
 /// How long an idle reader waits for a record.
 const IDLE: Duration = Duration::from_millis(20);
+/// How often a worker looks after all that is not reading, at most.
+const TURN: Duration = Duration::from_millis(100);
 /// How often a worker that is behind flushes at most: what it hands over then is old
 /// already, and of a long backlog nearly every event belongs to another campaign of a
 /// partition, so that handing over what changed costs as much as folding it. The more
@@ -147,6 +159,8 @@ pub struct WorkerEnds {
     pub commands: Receiver<Command>,
     /// Where its flushes go; bounded.
     pub output: SyncSender<FromWorker>,
+    /// When they are called for.
+    pub call: Arc<Call>,
     /// Where records go that cannot be counted.
     pub dead_letters: DeadLetters,
     /// Where shards are kept, if anywhere.
@@ -172,7 +186,6 @@ impl Worker {
             topic_name: CString::new(topic.as_str()).expect("a topic's name has no zero in it"),
             group: config.kafka.group.clone(),
             rules,
-            flush_interval: config.run.flush_interval,
             donors_interval: config.run.donors_interval,
             queue: Queue::of(reader.consumer()),
             reader,
@@ -187,9 +200,14 @@ impl Worker {
             until,
             commands: ends.commands,
             output: ends.output,
+            answered: ends.call.newest(),
+            call: ends.call,
             dead_letters: ends.dead_letters,
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
+            is_behind: false,
+            flushed_at: Instant::now(),
+            donors_flushed_at: Instant::now(),
             folded: 0,
             damaged: None,
             silence: Silence::default(),
@@ -208,8 +226,7 @@ impl Worker {
             .reader
             .consumer()
             .fetch_metadata(Some(&self.topic), ANSWER_WITHIN);
-        let (mut turn, mut flushed, mut donors_flushed) =
-            (Instant::now(), Instant::now(), Instant::now());
+        let mut turn = Instant::now();
         while !self.shutdown.has_begun() {
             if !self.obey()? {
                 break;
@@ -219,33 +236,19 @@ impl Worker {
             self.announce();
             self.go_on_keeping();
             let has_caught_up = !has_more && self.catches_up();
-            if !has_caught_up && turn.elapsed() < self.flush_interval {
-                continue;
+            let is_over = has_caught_up || turn.elapsed() >= TURN;
+            if is_over {
+                self.is_behind = !has_caught_up && self.takes_longer(turn.elapsed());
+                (turn, self.folded) = (Instant::now(), 0);
+                self.make_room();
+                self.skip_what_is_no_record();
             }
-            let is_behind = !has_caught_up && self.is_behind(turn.elapsed());
-            (turn, self.folded) = (Instant::now(), 0);
-            self.make_room();
-            self.skip_what_is_no_record();
-            let at_least = |when_behind| {
-                if is_behind {
-                    when_behind
-                } else {
-                    Duration::ZERO
-                }
-            };
-            if flushed.elapsed() >= at_least(FLUSH_WHEN_BEHIND) {
-                flushed = Instant::now();
-                let donors_due = has_caught_up
-                    || donors_flushed.elapsed()
-                        >= self.donors_interval.max(at_least(DONORS_WHEN_BEHIND));
-                if donors_due {
-                    donors_flushed = Instant::now();
-                }
-                self.flush(donors_due);
+            self.flush_what_is_due(has_caught_up);
+            if is_over {
+                self.keep_those_due();
+                self.forget_parked();
+                self.dead_letters.retry(&self.shutdown);
             }
-            self.keep_those_due();
-            self.forget_parked();
-            self.dead_letters.retry(&self.shutdown);
         }
         self.flush(true);
         // Merge ends when it hears from no worker any more.
@@ -280,7 +283,7 @@ impl Worker {
     }
 
     /// Whether what is left would take longer than a moment, at the pace of this turn.
-    fn is_behind(&self, turn: Duration) -> bool {
+    fn takes_longer(&self, turn: Duration) -> bool {
         let in_a_moment = self.folded as f64 * BEHIND.div_duration_f64(turn);
         let left = self.records_left().unwrap_or(0);
         left > (in_a_moment as u64).max(BEHIND_RECORDS)
@@ -378,6 +381,31 @@ impl Worker {
                 "{}: reading {partitions:?} anew failed: {error}; trying on",
                 self.topic
             );
+        }
+    }
+
+    /// Hands over what changed when it is called for, and when a backlog has just been read:
+    /// the first cut waits for it.
+    fn flush_what_is_due(&mut self, has_caught_up: bool) {
+        let call = self.call.newest();
+        let is_called = call != self.answered;
+        let at_least = |when_behind| match self.is_behind {
+            true => when_behind,
+            false => Duration::ZERO,
+        };
+        let is_due = is_called && self.flushed_at.elapsed() >= at_least(FLUSH_WHEN_BEHIND);
+        if has_caught_up || is_due {
+            let donors_interval = self.donors_interval.max(at_least(DONORS_WHEN_BEHIND));
+            let with_donors = has_caught_up || self.donors_flushed_at.elapsed() >= donors_interval;
+            self.flushed_at = Instant::now();
+            if with_donors {
+                self.donors_flushed_at = self.flushed_at;
+            }
+            self.flush(with_donors);
+        }
+        if is_called {
+            self.answered = call;
+            let _ = self.output.send(FromWorker::Answer(call)); // Or merge has ended.
         }
     }
 

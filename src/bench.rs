@@ -274,7 +274,6 @@ fn settings_of(config: &Config) -> BTreeMap<String, String> {
     let run = &config.run;
     let mut settings = BTreeMap::from([
         ("run.workers".into(), run.workers.to_string()),
-        ("run.flush_interval_ms".into(), ms(run.flush_interval)),
         ("run.publish_interval_ms".into(), ms(run.publish_interval)),
         ("run.windows_interval_ms".into(), ms(run.windows_interval)),
         ("run.donors_interval_ms".into(), ms(run.donors_interval)),

@@ -118,8 +118,6 @@ pub struct RunConfig {
     /// `run.workers`: how many threads read and fold; never 0 here (0 in the
     /// file means one a core).
     pub workers: usize,
-    /// `run.flush_interval_ms`: how often a worker hands what changed to merge.
-    pub flush_interval: Duration,
     /// `run.publish_interval_ms`: how often a cut is emitted, at most.
     pub publish_interval: Duration,
     /// `run.windows_interval_ms`: how often rolling windows are emitted.

@@ -271,9 +271,7 @@ impl Worker {
         }
     }
 
-    /// Begins to keep the partitions whose turn it is. Right after a flush, if one is due:
-    /// what the next one puts together has been encoded by then, campaign by campaign as it
-    /// changed, and not all at once.
+    /// Begins to keep the partitions whose turn it is.
     pub(super) fn keep_those_due(&mut self) {
         let Some(checkpoints) = &self.checkpoints else {
             return;

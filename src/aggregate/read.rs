@@ -56,7 +56,7 @@ impl Worker {
     fn wait_for_one(&mut self) -> Result<(), WorkerError> {
         // The message borrows the reader, and not us.
         let reader = self.reader.consumer().clone();
-        let polled = reader.poll(IDLE.min(self.flush_interval));
+        let polled = reader.poll(IDLE);
         if self.silence.look() {
             self.come_back(); // What was polled comes again.
             return Ok(());

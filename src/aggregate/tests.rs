@@ -1,5 +1,6 @@
 //! A worker on librdkafka's mock cluster.
 
+use std::ops::Range;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -19,24 +20,29 @@ const AT: i64 = 1_662_652_800_000;
 fn log_of(records: usize) -> MockCluster<'static, DefaultProducerContext> {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("donations", 1, 1).unwrap();
+    append_to(&cluster, 0..records);
+    cluster
+}
+
+fn append_to(cluster: &MockCluster<'_, DefaultProducerContext>, ids: Range<usize>) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
         .create()
         .unwrap();
-    for id in 0..records {
+    for id in ids {
         let event =
             format!(r#"{{"id":"{id}","campaign":"c","amount":1,"currency":"CNY","at":{AT}}}"#);
         let record = BaseRecord::<str, str>::to("donations").partition(0);
         producer.send(record.payload(&event)).unwrap();
         producer.flush(DEADLINE).unwrap();
     }
-    cluster
 }
 
 /// A worker at work.
 struct AtWork {
     worker: JoinHandle<Result<(), WorkerError>>,
     flushes: Receiver<FromWorker>,
+    call: Arc<Call>,
     shutdown: Shutdown,
     /// It ends when nobody can tell it anything any more.
     _commands: Sender<Command>,
@@ -50,11 +56,13 @@ fn start(cluster: &MockCluster<'_, DefaultProducerContext>, until: Offset) -> At
     };
     let config = config::load(None, [], &flags).unwrap().config;
     let (health, shutdown) = (Arc::default(), Shutdown::default());
+    let call = Arc::new(Call::default());
     let (commands, obey) = channel();
     let (output, flushes) = sync_channel(100);
     let ends = WorkerEnds {
         commands: obey,
         output,
+        call: call.clone(),
         dead_letters: DeadLetters::new(&config.kafka, "dead-letters", &health).unwrap(),
         checkpoints: None,
         health,
@@ -70,6 +78,7 @@ fn start(cluster: &MockCluster<'_, DefaultProducerContext>, until: Offset) -> At
     AtWork {
         worker: std::thread::spawn(move || worker.run()),
         flushes,
+        call,
         shutdown,
         _commands: commands,
     }
@@ -110,10 +119,39 @@ fn is_read_to_its_end(slow: Duration) {
     let mut reached = Offset::START;
     while reached < Offset(2) {
         assert!(began.elapsed() < DEADLINE, "it got as far as {reached}");
+        at_work.call.make();
         if let Ok(FromWorker::Flush(flush)) = at_work.flushes.recv_timeout(IDLE) {
             reached = flush.to;
         }
     }
+    at_work.shutdown.begin();
+    at_work.worker.join().unwrap().unwrap();
+}
+
+/// Each call is answered once, behind the flush that it brings.
+#[test]
+fn flushes_are_called_for() {
+    let cluster = log_of(1);
+    let at_work = start(&cluster, Offset(10));
+    let began = Instant::now();
+    let read_to = |end| {
+        let mut reached = Offset::START;
+        while reached < end {
+            assert!(began.elapsed() < DEADLINE, "it got as far as {reached}");
+            let number = at_work.call.make();
+            loop {
+                match at_work.flushes.recv_timeout(DEADLINE).unwrap() {
+                    FromWorker::Flush(flush) => reached = flush.to,
+                    FromWorker::Donors(_) => {}
+                    FromWorker::Answer(to) => break assert_eq!(to, number),
+                }
+            }
+        }
+    };
+    read_to(Offset(1));
+    // The end of the backlog would come uncalled; what follows it does not.
+    append_to(&cluster, 1..2);
+    read_to(Offset(2));
     at_work.shutdown.begin();
     at_work.worker.join().unwrap().unwrap();
 }

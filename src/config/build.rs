@@ -261,7 +261,6 @@ fn resolve(values: &Values<'_>, properties: BTreeMap<String, String>) -> Config 
                 0 => cores(),
                 workers => workers,
             },
-            flush_interval: values.millis("run.flush_interval_ms"),
             publish_interval: values.millis("run.publish_interval_ms"),
             windows_interval: values.millis("run.windows_interval_ms"),
             donors_interval: values.millis("run.donors_interval_ms"),

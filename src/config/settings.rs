@@ -80,7 +80,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("topics.create", Kind::Switch, "true", None),
     setting("topics.replication", Kind::Whole { min: 0, max: 32_767, zero: Some("the broker's default") }, "0", None),
     setting("run.workers", Kind::Whole { min: 0, max: 1_024, zero: Some("one a core") }, "0", Some("--workers")),
-    setting("run.flush_interval_ms", whole(10, 60_000), "100", None),
     setting("run.publish_interval_ms", whole(10, HOUR_MS), "250", None),
     setting("run.windows_interval_ms", whole(100, HOUR_MS), "5000", None),
     setting("run.donors_interval_ms", whole(100, HOUR_MS), "2000", None),

@@ -113,7 +113,7 @@ workers = 4
 time_zone = 2022-09-09
 ";
     let variables = [
-        ("TALLY99_RUN_FLUSH_INTERVAL_MS", "often"),
+        ("TALLY99_RUN_DONORS_INTERVAL_MS", "often"),
         ("TALLY99_RUN_WORKER", "hunter2"),
         ("TALLY99_KAFKA_PROPERTIES_CHECK_CRCS", "false"),
         ("TALLY98_RUN_WORKERS", "not ours"),
@@ -131,8 +131,8 @@ time_zone = 2022-09-09
             "kafka.group = 7 (FILE:3): allowed is a name of 1 to 255 bytes without control characters",
             "topics.donations = \"a b\" (FILE:7): allowed is a topic's name: 1 to 249 of a-z A-Z 0-9 . _ -, and not \".\" or \"..\"",
             "run.workers = 1025 (--workers): allowed is a whole number from 0 to 1024 (0: one a core)",
-            "run.flush_interval_ms = \"often\" (TALLY99_RUN_FLUSH_INTERVAL_MS): allowed is a whole number from 10 to 60000",
             "run.publish_interval_ms = a table (FILE:12): allowed is a whole number from 10 to 3600000",
+            "run.donors_interval_ms = \"often\" (TALLY99_RUN_DONORS_INTERVAL_MS): allowed is a whole number from 100 to 3600000",
             "run.epoch = 0 (FILE:11): allowed is a whole number from 1 to 4294967295",
             "counting.time_zone = 2022-09-09 (FILE:17): allowed is an IANA time zone such as \"Asia/Shanghai\"",
             "kafka.properties.check.crcs = \"false\" (TALLY99_KAFKA_PROPERTIES_CHECK_CRCS): tally99 sets this itself: a record damaged on its way must not be counted",
@@ -311,8 +311,7 @@ fn the_giving_day_file_is_valid_and_explains_each_line() {
     for line in text.lines() {
         let is_value = line.contains(" = ") && !line.starts_with('#');
         assert!(!is_value || explained, "no reason is given for: {line}");
-        // The two intervals share theirs.
-        explained = line.starts_with('#') || (is_value && line.starts_with("flush_interval_ms"));
+        explained = line.starts_with('#');
     }
 }
 

@@ -21,7 +21,6 @@ const OWN_PARTITIONS: i32 = 3;
 
 /// How often totals are emitted: more often than usual, since somebody watches.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
-const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
 const DONORS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A broker that lives as long as this does.
@@ -62,7 +61,6 @@ pub(super) fn config(args: &DemoArgs) -> Config {
     properties.insert("fetch.wait.max.ms".into(), "10".into());
     config.topics.create = false;
     config.run.publish_interval = PUBLISH_INTERVAL;
-    config.run.flush_interval = FLUSH_INTERVAL;
     config.run.donors_interval = DONORS_INTERVAL;
     if let Some(workers) = args.workers {
         config.run.workers = workers.into();

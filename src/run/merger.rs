@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::progress::Progress;
-use crate::aggregate::FromWorker;
+use crate::aggregate::{Call, FromWorker};
 use crate::config::RunConfig;
 use crate::kafka::membership::Membership;
 use crate::kafka::topics::IF_MADE_ANEW;
@@ -38,10 +38,20 @@ enum State {
     Publishing(Arc<Cut>),
 }
 
+/// A call for flushes.
+struct Called {
+    number: u64,
+    at: Instant,
+    /// How many workers have answered.
+    answers: usize,
+}
+
 /// What ties the merger to the rest of the process.
 pub struct MergerEnds {
     /// Flushes; ends when all workers have.
     pub from_workers: Receiver<FromWorker>,
+    /// To the workers: when flushes are due.
+    pub call: Arc<Call>,
     /// To the publisher.
     pub jobs: SyncSender<Job>,
     /// From the publisher.
@@ -60,12 +70,15 @@ pub struct MergerEnds {
 pub struct Merger {
     merge: Merge,
     ends: MergerEnds,
+    workers: usize,
     publish_interval: Duration,
     windows_interval: Duration,
     until: Option<BTreeMap<Partition, Offset>>,
     state: State,
     /// When the next cut is due.
     publish_at: Instant,
+    /// What the workers are called for, while it is.
+    called: Option<Called>,
     /// Whether it was due while the one before was still on its way.
     is_overdue: bool,
     gate: Gate,
@@ -132,6 +145,8 @@ fn goes(ends: Option<(Offset, Offset)>) -> String {
 
 /// How long one wait for a flush takes at most, so that reports are seen.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long a cut waits for workers to answer its call: one that is held up hands over later.
+const ANSWER_WITHIN: Duration = Duration::from_millis(100);
 
 impl Merger {
     /// A merger that has seen nothing. `until`: where the run ends; `log_end`: where the log
@@ -144,6 +159,7 @@ impl Merger {
     ) -> Merger {
         Merger {
             merge: Merge::new(),
+            workers: config.workers,
             publish_interval: config.publish_interval,
             windows_interval: config.windows_interval,
             progress: Progress::new(),
@@ -151,6 +167,7 @@ impl Merger {
             until,
             state: State::NotBegun,
             publish_at: Instant::now(),
+            called: None,
             is_overdue: false,
             gate: Gate::default(),
             revocations: 0,
@@ -177,14 +194,26 @@ impl Merger {
                     let error = self.error.or(left.map(MergerError::EndedEarly));
                     return error.map_or(Ok(()), Err);
                 }
-            } else if Instant::now() >= self.publish_at {
+            } else if Instant::now() >= self.publish_at && self.is_answered() {
                 self.tick();
             }
         }
     }
 
-    /// A cut is due.
+    /// Whether the workers have handed over what the cut that is due is called for, or are
+    /// held up.
+    fn is_answered(&mut self) -> bool {
+        let called = self.called.get_or_insert_with(|| Called {
+            number: self.ends.call.make(),
+            at: Instant::now(),
+            answers: 0,
+        });
+        called.answers >= self.workers || called.at.elapsed() >= ANSWER_WITHIN
+    }
+
+    /// A cut is due, and what the workers had for it is merged.
     fn tick(&mut self) {
+        self.called = None;
         self.publish_at = Instant::now() + self.publish_interval;
         self.is_overdue = matches!(self.state, State::Publishing(_));
         self.ends.membership.set_offsets(self.merge.offsets());
@@ -219,6 +248,12 @@ impl Merger {
                     }
                 }
                 FromWorker::Donors(donors) => self.merge.apply_donors(&donors),
+                FromWorker::Answer(number) => {
+                    let called = self.called.as_mut();
+                    if let Some(called) = called.filter(|called| called.number == number) {
+                        called.answers += 1;
+                    }
+                }
             }
             next = if Instant::now() < until {
                 self.ends.from_workers.try_recv().ok()
@@ -431,30 +466,40 @@ impl Merger {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{channel, sync_channel};
+    use std::sync::mpsc::{Sender, channel, sync_channel};
 
     use super::*;
     use crate::config::Config;
 
+    const NEVER: Duration = Duration::from_secs(3_600);
+
+    /// A merger of one worker, what that tells it, and what the publisher does.
+    fn merger() -> (Merger, SyncSender<FromWorker>, Sender<Report>) {
+        let (tell, from_workers) = sync_channel(10);
+        let (report, reports) = channel();
+        let ends = MergerEnds {
+            from_workers,
+            call: Arc::default(),
+            jobs: sync_channel(1).0,
+            reports,
+            membership: Arc::new(Membership::new(NEVER)),
+            partitions: Arc::default(),
+            view: Arc::default(),
+            shutdown: Shutdown::default(),
+        };
+        let config = RunConfig {
+            publish_interval: NEVER,
+            workers: 1,
+            ..Config::default().run
+        };
+        let merger = Merger::new(&config, None, BTreeMap::new(), ends);
+        (merger, tell, report)
+    }
+
     #[test]
     fn a_cut_that_took_longer_than_its_interval_is_followed_at_once() {
-        const NEVER: Duration = Duration::from_secs(3_600);
         for is_late in [true, false] {
-            let (reported, reports) = channel();
-            let ends = MergerEnds {
-                from_workers: channel().1,
-                jobs: sync_channel(1).0,
-                reports,
-                membership: Arc::new(Membership::new(NEVER)),
-                partitions: Arc::default(),
-                view: Arc::default(),
-                shutdown: Shutdown::default(),
-            };
-            let config = RunConfig {
-                publish_interval: NEVER,
-                ..Config::default().run
-            };
-            let mut merger = Merger::new(&config, None, BTreeMap::new(), ends);
+            let (mut merger, _tell, report) = merger();
             if !is_late {
                 merger.tick();
             }
@@ -463,9 +508,38 @@ mod tests {
                 merger.tick();
             }
             assert!(merger.publish_at > Instant::now());
-            reported.send(Report::Complete(1)).unwrap();
+            report.send(Report::Complete(1)).unwrap();
             merger.take_reports();
             assert_eq!(merger.publish_at <= Instant::now(), is_late);
         }
+    }
+
+    #[test]
+    fn a_cut_waits_for_the_answers_to_its_own_call_but_not_for_ever() {
+        let (mut merger, tell, _report) = merger();
+        let call = merger.ends.call.clone();
+        for number in 1..=3 {
+            assert!(!merger.is_answered());
+            assert_eq!(call.newest(), number);
+            // One that was late for the call before.
+            tell.send(FromWorker::Answer(number - 1)).unwrap();
+            merger.take_in();
+            assert!(!merger.is_answered() || has_waited(&merger));
+            tell.send(FromWorker::Answer(number)).unwrap();
+            merger.take_in();
+            assert!(merger.is_answered());
+            merger.tick();
+        }
+        assert!(!merger.is_answered());
+        while !has_waited(&merger) {
+            assert!(!merger.is_answered() || has_waited(&merger));
+            merger.take_in();
+        }
+        assert!(merger.is_answered());
+    }
+
+    fn has_waited(merger: &Merger) -> bool {
+        let called = merger.called.as_ref();
+        called.is_some_and(|called| called.at.elapsed() >= ANSWER_WITHIN)
     }
 }

@@ -19,7 +19,7 @@ use super::RunError;
 use super::merger::{Merger, MergerEnds};
 use super::prepare::Ready;
 use super::threads::{Ended, Thread, spawn};
-use crate::aggregate::{Command, Worker, WorkerEnds};
+use crate::aggregate::{Call, Command, Worker, WorkerEnds};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::member::{Member, MemberEvent};
@@ -55,6 +55,7 @@ pub(super) async fn supervise(
     let (ended, mut ends) = unbounded_channel();
 
     let (flushes, from_workers) = sync_channel(FLUSHES);
+    let call = Arc::new(Call::default());
     let (mut commands, mut workers) = (Vec::new(), Vec::new());
     for number in 0..config.run.workers {
         let (command, obey) = channel();
@@ -62,6 +63,7 @@ pub(super) async fn supervise(
         let worker_ends = WorkerEnds {
             commands: obey,
             output: flushes.clone(),
+            call: call.clone(),
             dead_letters: dead_letters.clone(),
             checkpoints: ready.checkpoints.clone(),
             health: health.clone(),
@@ -88,6 +90,7 @@ pub(super) async fn supervise(
 
     let merger_ends = MergerEnds {
         from_workers,
+        call,
         jobs,
         reports,
         membership: membership.clone(),
