@@ -44,7 +44,7 @@ pub use checkpoints::Checkpoints;
 use checkpoints::Reply;
 pub use error::WorkerError;
 use keep::Kept;
-use partition::Owned;
+use partition::{Owned, phase};
 use silence::Silence;
 use trouble::Damage;
 
@@ -110,8 +110,8 @@ pub struct Worker {
     backlog: Backlog,
     /// Whether, at the last turn, more was left than a moment's records.
     is_behind: bool,
+    began_at: Instant,
     flushed_at: Instant,
-    donors_flushed_at: Instant,
     /// Records folded since the last turn.
     folded: u64,
     damaged: Option<Damage>,
@@ -206,8 +206,8 @@ impl Worker {
             shutdown: ends.shutdown,
             backlog: Backlog::Read,
             is_behind: false,
+            began_at: Instant::now(),
             flushed_at: Instant::now(),
-            donors_flushed_at: Instant::now(),
             folded: 0,
             damaged: None,
             silence: Silence::default(),
@@ -389,19 +389,9 @@ impl Worker {
     fn flush_what_is_due(&mut self, has_caught_up: bool) {
         let call = self.call.newest();
         let is_called = call != self.answered;
-        let at_least = |when_behind| match self.is_behind {
-            true => when_behind,
-            false => Duration::ZERO,
-        };
-        let is_due = is_called && self.flushed_at.elapsed() >= at_least(FLUSH_WHEN_BEHIND);
+        let is_due = is_called && self.flushed_at.elapsed() >= self.at_least(FLUSH_WHEN_BEHIND);
         if has_caught_up || is_due {
-            let donors_interval = self.donors_interval.max(at_least(DONORS_WHEN_BEHIND));
-            let with_donors = has_caught_up || self.donors_flushed_at.elapsed() >= donors_interval;
-            self.flushed_at = Instant::now();
-            if with_donors {
-                self.donors_flushed_at = self.flushed_at;
-            }
-            self.flush(with_donors);
+            self.flush(has_caught_up);
         }
         if is_called {
             self.answered = call;
@@ -409,10 +399,26 @@ impl Worker {
         }
     }
 
-    /// Hands what changed to merge, waiting if merge is behind.
-    fn flush(&mut self, with_donors: bool) {
-        for owned in self.owned.values_mut().filter(|owned| owned.announced) {
-            if !hand_over(&self.output, &mut owned.shard, with_donors) {
+    /// How long it waits at least between what it would wait so long for if it was behind.
+    fn at_least(&self, when_behind: Duration) -> Duration {
+        match self.is_behind {
+            true => when_behind,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Hands what changed to merge, waiting if merge is behind; with all donors, or with those
+    /// of partitions that have their turn, of which each has one in an interval: all together
+    /// would hold up one cut.
+    fn flush(&mut self, all_donors: bool) {
+        self.flushed_at = Instant::now();
+        let donors_interval = self.donors_interval.max(self.at_least(DONORS_WHEN_BEHIND));
+        let turns = self.began_at.elapsed().div_duration_f64(donors_interval);
+        let owned = self.owned.iter_mut().filter(|(_, it)| it.announced);
+        for (&partition, owned) in owned {
+            let turn = (turns + phase(partition)) as u64;
+            let with_donors = std::mem::replace(&mut owned.donors_turn, turn) != turn;
+            if !hand_over(&self.output, &mut owned.shard, all_donors || with_donors) {
                 return;
             }
         }

@@ -122,7 +122,8 @@ pub struct RunConfig {
     pub publish_interval: Duration,
     /// `run.windows_interval_ms`: how often rolling windows are emitted.
     pub windows_interval: Duration,
-    /// `run.donors_interval_ms`: how often the donors' sketches are handed to merge.
+    /// `run.donors_interval_ms`: how often a partition hands its donors to merge, and how often
+    /// those of a campaign are estimated anew.
     pub donors_interval: Duration,
     /// `run.epoch`: raised by hand when the fold is made anew under other rules.
     pub epoch: u32,

@@ -17,7 +17,7 @@ mod gate;
 mod sums;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub use digest::{Digest, campaign_digest};
@@ -88,8 +88,8 @@ pub struct Merge {
     partitions: BTreeMap<Partition, Held>,
     /// The places of campaigns that changed since the last cut.
     changed: Vec<usize>,
-    /// The places of those that got donors since.
-    donors_changed: Vec<usize>,
+    /// The places of those that got donors since they were estimated, in that order.
+    donors_changed: VecDeque<usize>,
     /// The place of the campaign whose windows are looked at next.
     windows_next: usize,
     sums: Sums,
@@ -168,7 +168,7 @@ impl Merge {
             places: BTreeMap::new(),
             partitions: BTreeMap::new(),
             changed: Vec::new(),
-            donors_changed: Vec::new(),
+            donors_changed: VecDeque::new(),
             windows_next: 0,
             sums: Sums::default(),
             donors: DonorsUnion::overall(),
@@ -290,16 +290,16 @@ impl Merge {
             campaign.donors.merge(&of_one.donors);
             if !campaign.donors_changed {
                 campaign.donors_changed = true;
-                self.donors_changed.push(place);
+                self.donors_changed.push_back(place);
             }
         }
         self.places.insert(flush.partition, places);
     }
 
     /// Closes a cut at what is held now: all sums, and the totals that changed
-    /// since the last one closed.
+    /// since the last one closed, with their donors as they were [estimated
+    /// last](Merge::estimate_donors).
     pub fn close_cut(&mut self) -> Cut {
-        self.estimate_donors();
         let mut changed = Vec::with_capacity(self.changed.len());
         for place in std::mem::take(&mut self.changed) {
             let campaign = &mut self.campaigns[place];
@@ -328,9 +328,11 @@ impl Merge {
         }
     }
 
-    /// Estimates donors of campaigns that got some.
-    fn estimate_donors(&mut self) {
-        for place in std::mem::take(&mut self.donors_changed) {
+    /// Estimates the donors of so many campaigns that got some, those that have waited
+    /// longest first: all together would hold up one cut.
+    pub fn estimate_donors(&mut self, campaigns: usize) {
+        let campaigns = campaigns.min(self.donors_changed.len());
+        for place in self.donors_changed.drain(..campaigns) {
             let campaign = &mut self.campaigns[place];
             campaign.donors_changed = false;
             let before = std::mem::replace(&mut campaign.total.donors, campaign.donors.estimate());

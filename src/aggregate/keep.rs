@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::checkpoints::{Checkpoints, Reply, Taking};
-use super::partition::Owned;
+use super::partition::{Owned, phase};
 use super::{Backlog, FromWorker, Worker, WorkerError, hand_over};
 use crate::checkpoint::{Footing, Keeper, RestoreError, Restored, Written};
 use crate::kafka::clock;
@@ -25,7 +25,6 @@ const AT_A_TIME: usize = 100;
 const PARKED_FOR: Duration = Duration::from_secs(60);
 /// How long the store may be too slow before it is said.
 const SLOW_FOR: Duration = Duration::from_secs(60);
-const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
 /// How often it is looked at, at the end, whether another worker has left room.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -219,9 +218,7 @@ impl Worker {
     fn staggered(&self, partition: Partition) -> Instant {
         let now = Instant::now();
         let interval = self.checkpoints.as_ref().map(|it| it.interval);
-        // Multiples of the golden ratio lie evenly between whole numbers, however many.
-        let part = (f64::from(partition) * GOLDEN_RATIO).fract();
-        let early = interval.unwrap_or_default().mul_f64(part);
+        let early = interval.unwrap_or_default().mul_f64(phase(partition));
         now.checked_sub(early).unwrap_or(now)
     }
 

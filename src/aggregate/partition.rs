@@ -7,8 +7,17 @@ use super::silence::LONG;
 use crate::checkpoint::{Footing, Keeper, RecordId};
 use crate::kafka::clock;
 use crate::kafka::member::Done;
-use crate::offset::Offset;
+use crate::offset::{Offset, Partition};
 use crate::shard::Shard;
+
+const GOLDEN_RATIO: f64 = 1.618_033_988_749_895;
+
+/// Where the turns of a partition lie within an interval, from 0 to 1, so that those of all
+/// are spread over it: multiples of the golden ratio lie evenly between whole numbers, however
+/// many.
+pub(super) fn phase(partition: Partition) -> f64 {
+    (f64::from(partition) * GOLDEN_RATIO).fract()
+}
 
 /// A shard, and what belongs to it.
 pub(super) struct Owned {
@@ -38,6 +47,8 @@ pub(super) struct Owned {
     pub doubtful: Option<RecordId>,
     /// Whether merge has had all of the shard.
     pub announced: bool,
+    /// The [turn](super::Worker::flush) in which it had the donors last.
+    pub donors_turn: u64,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
     /// store.
     pub keeper: Option<Box<Keeper>>,
@@ -69,6 +80,7 @@ impl Owned {
             doubtful_end: false,
             doubtful: None,
             announced: false,
+            donors_turn: 0,
             keeper,
             unsaved: false,
             kept_at: Instant::now(),
@@ -103,5 +115,24 @@ impl Owned {
         self.keeper.is_some()
             && self.footing.is_verified()
             && (self.unsaved || self.shard.has_changed_since_snapshot())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_turns_of_partitions_are_spread_over_an_interval() {
+        for partitions in 2..200 {
+            let mut phases: Vec<_> = (0..partitions).map(phase).collect();
+            phases.sort_by(f64::total_cmp);
+            assert!(phases[0] >= 0.0 && phases[phases.len() - 1] < 1.0);
+            // The first of the next interval follows the last.
+            phases.push(1.0 + phases[0]);
+            let gaps = phases.windows(2).map(|pair| pair[1] - pair[0]);
+            let most = gaps.fold(0.0, f64::max) * f64::from(partitions);
+            assert!(most < 2.5, "{partitions}: {most} times an even share");
+        }
     }
 }

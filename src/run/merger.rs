@@ -73,6 +73,7 @@ pub struct Merger {
     workers: usize,
     publish_interval: Duration,
     windows_interval: Duration,
+    donors_interval: Duration,
     until: Option<BTreeMap<Partition, Offset>>,
     state: State,
     /// When the next cut is due.
@@ -88,8 +89,8 @@ pub struct Merger {
     revocations: u64,
     /// The offsets of the newest complete cut.
     published: Option<BTreeMap<Partition, Offset>>,
-    /// When the last cut was made, with the windows of some campaigns.
-    windows_at: Option<Instant>,
+    /// When the last cut was made.
+    cut_at: Option<Instant>,
     /// The offsets of the newest cut, if it came with the windows of all.
     windows_of: Option<BTreeMap<Partition, Offset>>,
     /// Whether everything up to `until` has been published.
@@ -162,6 +163,7 @@ impl Merger {
             workers: config.workers,
             publish_interval: config.publish_interval,
             windows_interval: config.windows_interval,
+            donors_interval: config.donors_interval,
             progress: Progress::new(),
             log_end: Gate::at(log_end),
             until,
@@ -172,7 +174,7 @@ impl Merger {
             gate: Gate::default(),
             revocations: 0,
             published: None,
-            windows_at: None,
+            cut_at: None,
             windows_of: None,
             has_reached_the_end: false,
             error: None,
@@ -384,12 +386,14 @@ impl Merger {
                     return;
                 }
                 let all = self.merge.campaign_count();
-                let due = match ending || self.published.is_none() {
+                let due = |interval| match ending || self.published.is_none() {
                     true => all,
-                    false => self.windows_due(all),
+                    false => self.part_due(all, interval),
                 };
-                self.windows_at = Some(Instant::now());
+                let (donors_due, due) = (due(self.donors_interval), due(self.windows_interval));
+                self.cut_at = Some(Instant::now());
                 self.windows_of = (due >= all).then_some(held);
+                self.merge.estimate_donors(donors_due);
                 let windows = self.merge.take_changed_windows(due);
                 let cut = Arc::new(self.merge.close_cut());
                 self.state = State::Publishing(cut.clone());
@@ -402,11 +406,11 @@ impl Merger {
         }
     }
 
-    /// Of how many campaigns the windows come with this cut. A part of all with each, so that
-    /// it is once an interval for everyone: all at once would hold up that one cut.
-    fn windows_due(&self, all: usize) -> usize {
-        let since = self.windows_at.map_or(Duration::MAX, |at| at.elapsed());
-        let part = since.div_duration_f64(self.windows_interval).min(1.0);
+    /// How many campaigns have their turn in this cut, of what comes once an interval for
+    /// each: all at once would hold up one cut.
+    fn part_due(&self, all: usize, interval: Duration) -> usize {
+        let since = self.cut_at.map_or(Duration::MAX, |at| at.elapsed());
+        let part = since.div_duration_f64(interval).min(1.0);
         (part * all as f64).ceil() as usize
     }
 

@@ -189,6 +189,7 @@ fn donors_are_counted_once_however_often_sketches_come() {
             }
         }
     }
+    merge.estimate_donors(usize::MAX);
     let cut = merge.close_cut();
     let exact = distinct.len() as f64;
     let error = |estimate: u64| (estimate as f64 - exact).abs() / exact;
@@ -199,6 +200,57 @@ fn donors_are_counted_once_however_often_sketches_come() {
         cut.changed[0].donors
     );
     assert!(error(cut.donors) < 0.033, "{} of {exact}", cut.donors);
+}
+
+/// Some with each cut, those first that have waited longest, and each campaign in its turn.
+#[test]
+fn donors_are_estimated_for_some_campaigns_with_each_cut() {
+    const CAMPAIGNS: usize = 10;
+    let (mut shard, mut merge) = (Shard::new(0, rules()), Merge::new());
+    let (mut names, mut offset) = (Names::default(), 0);
+    let mut donate = |shard: &mut Shard, campaign: usize| {
+        let at = START_MS + offset;
+        let payload = format!(
+            r#"{{"id":"{offset}","campaign":"c{campaign}","donor":"d{offset}","amount":1,"currency":"CNY","at":{at}}}"#
+        );
+        let record = Record {
+            offset,
+            timestamp: Some(at),
+            payload: Some(payload.as_bytes()),
+        };
+        assert_eq!(shard.apply(record, &mut names), Outcome::Counted);
+        offset += 1;
+    };
+    let hand_over = |shard: &mut Shard, merge: &mut Merge| {
+        merge.apply(&shard.flush());
+        merge.apply_donors(&shard.flush_donors().expect("donors were seen"));
+    };
+    (0..CAMPAIGNS).for_each(|campaign| donate(&mut shard, campaign));
+    hand_over(&mut shard, &mut merge);
+
+    let with_donors = |merge: &mut Merge, at_most| {
+        merge.estimate_donors(at_most);
+        let changed = merge.close_cut().changed.into_iter();
+        let changed = changed.filter(|total| total.donors > 0);
+        changed.map(|total| total.campaign.to_string()).collect()
+    };
+    let mut estimated: Vec<String> = with_donors(&mut merge, 4);
+    assert_eq!(estimated.len(), 4);
+    // One more for a campaign that has had its turn: it comes behind those that wait.
+    let first = estimated[0][1..].parse().expect("a number");
+    donate(&mut shard, first);
+    hand_over(&mut shard, &mut merge);
+    estimated.extend(with_donors(&mut merge, 3));
+    estimated.extend(with_donors(&mut merge, 3));
+    estimated.sort_unstable();
+    estimated.dedup();
+    // It was in a cut once more since it got a donation, with the estimate that it had.
+    assert_eq!(estimated.len(), CAMPAIGNS);
+    assert!(merge.has_changes(), "one has got a donor since its turn");
+    merge.estimate_donors(usize::MAX);
+    let changed = merge.close_cut().changed;
+    assert_eq!((changed.len(), changed[0].donors), (1, 2));
+    assert!(!merge.has_changes());
 }
 
 #[test]

@@ -329,6 +329,7 @@ impl Simulator {
     fn crash_publisher(&mut self) {
         self.merge = Merge::new();
         self.gate = Gate::at(self.topics.newest_cut.clone());
+        self.topics.foreign = true;
         let held = self
             .workers
             .iter_mut()
@@ -361,14 +362,16 @@ impl Simulator {
         if held.len() < PARTITIONS || !is_reached {
             return;
         }
-        if std::mem::take(&mut self.topics.foreign) {
-            self.merge.emit_all_again();
-        }
-        // Those of some campaigns, then those of the others.
         let all = self.merge.campaign_count();
         let some = self.random.random_range(0..=all);
+        if std::mem::take(&mut self.topics.foreign) {
+            self.merge.emit_all_again();
+            self.merge.estimate_donors(all);
+        }
+        // Those of some campaigns, then those of the others.
         let mut windows = self.merge.take_changed_windows(some);
         windows.extend(self.merge.take_changed_windows(all - some));
+        self.merge.estimate_donors(some);
         let cut = self.merge.close_cut();
         let oracle = Oracle::at(&self.logs, &cut.offsets);
         check_cut(&cut, &oracle);
@@ -471,6 +474,7 @@ impl Simulator {
             }
         }
         let windows = self.merge.take_changed_windows(usize::MAX);
+        self.merge.estimate_donors(usize::MAX);
         let cut = self.merge.close_cut();
         for (&partition, &offset) in &cut.offsets {
             assert_eq!(offset.0 as usize, self.logs[partition as usize].len());
