@@ -11,8 +11,8 @@ use crate::native::prefetch;
 /// A table doubles when it is full. If all were of one size, all would double at
 /// about the same moment, and the set would be at its largest for its content.
 /// So the last gets twice as many ids as the first, those between by degrees:
-/// they double one after the other, and the set is always half way. Only while many
-/// ids are to come, tables grow fourfold, and are too large for what they hold so far.
+/// they double one after the other, and the set is always half way. While many
+/// ids are to come, tables grow in steps of four to what they will hold then.
 #[derive(Debug)]
 pub(super) struct Index {
     tables: Vec<Table>,
@@ -50,11 +50,18 @@ fn share(ids: u64, number: usize) -> usize {
     (ids * (TABLES + number) as u64).div_ceil(SHARES as u64) as usize
 }
 
+/// For how many ids a table is made that will have about so many: a little more, since they
+/// do not fall evenly, and not the same part more for all tables, or all would be full at the
+/// same moment.
+fn with_spare(ids: usize, number: usize) -> usize {
+    ids + ids * (2 + number) / 128
+}
+
 impl Index {
     /// An empty index with room for so many ids.
     pub fn with_room_for(ids: u64) -> Index {
         let table = |number| Table {
-            buckets: empty(buckets_for(share(ids, number))),
+            buckets: empty(buckets_for(with_spare(share(ids, number), number))),
             len: 0,
         };
         Index {
@@ -104,7 +111,8 @@ impl Index {
         let number = table_of(hash);
         let table = &mut self.tables[number];
         if table.is_full() {
-            table.grow(share(self.to_come, number), log);
+            let to_come = share(self.to_come, number);
+            table.grow(larger(table.buckets.len(), to_come, number), log);
         }
         table.put(hash, place);
     }
@@ -116,7 +124,7 @@ impl Index {
     }
 }
 
-/// By bits of the hash that a table of less than 2^38 ids does not look at.
+/// By bits of the hash that tables do not look at.
 #[inline]
 fn table_of(hash: u64) -> usize {
     TABLE_OF[(hash >> 44) as usize % PARTS].into()
@@ -137,7 +145,6 @@ fn mix(id: Id) -> u64 {
 /// An id stands in the first bucket from its home on that had room.
 #[derive(Debug)]
 struct Table {
-    /// A power of two of them, or none.
     buckets: Vec<Bucket>,
     len: usize,
 }
@@ -194,8 +201,24 @@ fn empty(buckets: usize) -> Vec<Bucket> {
 fn buckets_for(ids: usize) -> usize {
     match ids {
         0 => 0,
-        _ => (ids / FULL + 1).next_power_of_two(),
+        _ => ids / FULL + 1,
     }
+}
+
+/// How many buckets a table gets that has so many and is full: twice as many; or, if a
+/// quarter more ids are to come, as many as it will need then, or a fourth of that, or a
+/// fourth of that again: not more than four times as many as it has, since those ids may have
+/// been seen before, or come when others are forgotten.
+fn larger(buckets: usize, to_come: usize, number: usize) -> usize {
+    let least = buckets.max(1);
+    if to_come <= buckets * FULL / 4 {
+        return 2 * least;
+    }
+    let mut larger = buckets_for(with_spare(buckets * FULL + to_come, number));
+    while larger > 4 * least {
+        larger = larger.div_ceil(4);
+    }
+    larger
 }
 
 /// Goes through the slots that are marked.
@@ -214,17 +237,27 @@ fn tag(hash: u64) -> u8 {
 }
 
 impl Table {
-    /// Where an id belongs.
+    /// Where an id belongs: as far among the buckets as the half of its hash is among the
+    /// numbers of 32 bits.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & self.buckets.len().wrapping_sub(1)
+        ((hash & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
     }
 
     /// The buckets in which an id may stand, from its home on.
     #[inline]
     fn in_turn(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let (home, all) = (self.home(hash), self.buckets.len());
-        (home..home + all).map(move |at| at & (all - 1))
+        let home = self.home(hash);
+        std::iter::successors(Some(home), |&at| Some(self.next(at))).take(self.buckets.len())
+    }
+
+    /// The bucket behind one.
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        match at + 1 {
+            next if next < self.buckets.len() => next,
+            _ => 0,
+        }
     }
 
     #[inline]
@@ -253,7 +286,6 @@ impl Table {
     fn put(&mut self, hash: u64, place: u32) {
         let mut at = self.home(hash);
         loop {
-            let next = (at + 1) & (self.buckets.len() - 1);
             let bucket = &mut self.buckets[at];
             if let Some(slot) = marked(bucket.slots(FREE)).next() {
                 bucket.tags[slot] = tag(hash);
@@ -262,7 +294,7 @@ impl Table {
                 return;
             }
             bucket.set_passed(bucket.passed() + 1);
-            at = next;
+            at = self.next(at);
         }
     }
 
@@ -279,16 +311,13 @@ impl Table {
         }
     }
 
-    /// Makes it twice as large; four times, if that many ids are to come. Not more, since
-    /// those may have been seen before, or come when others are forgotten.
+    /// Gives it so many buckets instead of those that it has.
     ///
     /// The hashes are those of the ids in the log, which lie anywhere: those of some buckets
     /// are asked for ahead.
     #[cold]
-    fn grow(&mut self, to_come: usize, log: &IdLog) {
+    fn grow(&mut self, larger: usize, log: &IdLog) {
         const AHEAD: usize = 4;
-        let twice = (self.buckets.len() * 2).max(1);
-        let larger = buckets_for(self.len + to_come).clamp(twice, twice * 2);
         let old = std::mem::replace(&mut self.buckets, empty(larger));
         let places = |bucket: &Bucket| {
             let places = bucket.places;
@@ -345,19 +374,23 @@ mod tests {
 
     #[test]
     fn a_table_grows_to_what_is_to_come() {
-        let grown = |len, to_come| {
-            let mut table = Table {
-                buckets: empty(len / FULL),
-                len,
-            };
-            assert!(table.is_full());
-            table.grow(to_come, &IdLog::default());
-            table.buckets.len() * FULL / len
-        };
-        assert_eq!(grown(160, 0), 2);
-        assert_eq!(grown(160, 159), 2);
-        assert_eq!(grown(160, 160), 4);
-        assert_eq!(grown(160, usize::MAX / 2), 4);
+        for number in 0..TABLES {
+            assert_eq!(larger(0, 0, number), 2);
+            assert_eq!(larger(1_000, 0, number), 2_000);
+            assert_eq!(larger(1_000, 2_500, number), 2_000);
+            for ids in [12_501, 20_000, 39_999, 40_000, 1 << 20, 1 << 32] {
+                for start in [0, 1, 7, 1_000] {
+                    let mut buckets = start;
+                    while buckets * FULL < ids {
+                        let more = larger(buckets, ids - buckets * FULL, number);
+                        assert!((buckets + 1..=4 * buckets.max(1)).contains(&more));
+                        buckets = more;
+                    }
+                    let spare = (buckets * FULL) as f64 / ids as f64 - 1.0;
+                    assert!(spare < 0.3, "{ids} from {start}, table {number}: {spare}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -385,7 +418,7 @@ mod tests {
             };
             let mut known = std::collections::BTreeSet::new();
             for (home, number, put) in steps {
-                let (hash, place) = (home | u64::from(number) << 55, number * 4 + home as u32);
+                let (hash, place) = (home << 30 | u64::from(number) << 55, number * 4 + home as u32);
                 let found = table.find(hash, |it| it == place).is_some();
                 proptest::prop_assert_eq!(found, known.contains(&place));
                 if !put {
@@ -398,7 +431,7 @@ mod tests {
                 proptest::prop_assert_eq!(table.len, known.len());
             }
             for &place in &known {
-                let hash = u64::from(place % 4) | u64::from(place / 4) << 55;
+                let hash = u64::from(place % 4) << 30 | u64::from(place / 4) << 55;
                 proptest::prop_assert!(table.find(hash, |it| it == place).is_some());
                 table.remove(hash, place);
             }
