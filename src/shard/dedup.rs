@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(ids.index.len(), ids.len());
     }
 
-    /// Whether tables grow twofold or fourfold, all that is in them stays.
+    /// However much tables grow, all that is in them stays.
     #[test]
     fn what_is_expected_changes_nothing_that_is_known() {
         const HORIZON_S: u32 = 150_000;

@@ -205,10 +205,10 @@ fn buckets_for(ids: usize) -> usize {
     }
 }
 
-/// How many buckets a table gets that has so many and is full: twice as many; or, if a
-/// quarter more ids are to come, as many as it will need then, or a fourth of that, or a
-/// fourth of that again: not more than four times as many as it has, since those ids may have
-/// been seen before, or come when others are forgotten.
+/// How many buckets a table gets that has so many and is full: twice as many; or, if more
+/// than a quarter more ids are to come, as many as it will need then, or a fourth of that, or
+/// a fourth of that again and so on: not more than four times as many as it has, since those
+/// ids may have been seen before, or come when others are forgotten.
 fn larger(buckets: usize, to_come: usize, number: usize) -> usize {
     let least = buckets.max(1);
     if to_come <= buckets * FULL / 4 {
@@ -241,7 +241,7 @@ impl Table {
     /// numbers of 32 bits.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((hash & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
+        (((hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
     }
 
     /// The buckets in which an id may stand, from its home on.
@@ -410,15 +410,20 @@ mod tests {
         /// Few homes, so that ids go on to other buckets, all around and back.
         #[test]
         fn a_table_is_a_map(
-            steps in proptest::collection::vec((0u64..4, 0u32..30, proptest::bool::ANY), 0..400)
+            buckets in 1..8usize,
+            steps in proptest::collection::vec((0u64..4, 0u32..30, proptest::bool::ANY), 0..400),
         ) {
             let mut table = Table {
-                buckets: empty(4),
+                buckets: empty(buckets),
                 len: 0,
             };
+            // The first bucket, the last, and some between.
+            let hash = |home: u64, number: u32| (home * 0x5555_5555) | u64::from(number) << 55;
+            proptest::prop_assert_eq!(table.home(hash(0, 0)), 0);
+            proptest::prop_assert_eq!(table.home(hash(3, 0)), buckets - 1);
             let mut known = std::collections::BTreeSet::new();
             for (home, number, put) in steps {
-                let (hash, place) = (home << 30 | u64::from(number) << 55, number * 4 + home as u32);
+                let (hash, place) = (hash(home, number), number * 4 + home as u32);
                 let found = table.find(hash, |it| it == place).is_some();
                 proptest::prop_assert_eq!(found, known.contains(&place));
                 if !put {
@@ -431,7 +436,7 @@ mod tests {
                 proptest::prop_assert_eq!(table.len, known.len());
             }
             for &place in &known {
-                let hash = u64::from(place % 4) << 30 | u64::from(place / 4) << 55;
+                let hash = hash(u64::from(place % 4), place / 4);
                 proptest::prop_assert!(table.find(hash, |it| it == place).is_some());
                 table.remove(hash, place);
             }
