@@ -73,7 +73,7 @@ pub enum FromWorker {
     Flush(Box<Flush>),
     /// Sketches of one shard that changed.
     Donors(DonorsFlush),
-    /// What this worker had to hand over at this [`Call`] has come.
+    /// What this worker had to hand over when it saw this [`Call`] has come.
     Answer(u64),
 }
 
@@ -135,8 +135,8 @@ enum Backlog {
     Read,
 }
 
-/// How long an idle reader waits for a record.
-const IDLE: Duration = Duration::from_millis(20);
+/// How long an idle reader waits for a record, and a call for its answer.
+const IDLE: Duration = Duration::from_millis(5);
 /// How often a worker looks after all that is not reading, at most.
 const TURN: Duration = Duration::from_millis(100);
 /// How often a worker that is behind flushes at most: what it hands over then is old
@@ -412,16 +412,27 @@ impl Worker {
     /// would hold up one cut.
     fn flush(&mut self, all_donors: bool) {
         self.flushed_at = Instant::now();
-        let donors_interval = self.donors_interval.max(self.at_least(DONORS_WHEN_BEHIND));
-        let turns = self.began_at.elapsed().div_duration_f64(donors_interval);
+        let turns = self.donors_turns();
+        let apart = self.at_least(DONORS_WHEN_BEHIND);
+        let apart = apart.div_duration_f64(self.donors_interval).max(1.0) as u64;
         let owned = self.owned.iter_mut().filter(|(_, it)| it.announced);
         for (&partition, owned) in owned {
             let turn = (turns + phase(partition)) as u64;
-            let with_donors = std::mem::replace(&mut owned.donors_turn, turn) != turn;
-            if !hand_over(&self.output, &mut owned.shard, all_donors || with_donors) {
+            let with_donors = all_donors || turn >= owned.donors_turn + apart;
+            if with_donors {
+                owned.donors_turn = turn;
+            }
+            if !hand_over(&self.output, &mut owned.shard, with_donors) {
                 return;
             }
         }
+    }
+
+    /// How many turns there have been in which partitions hand their donors over, without the
+    /// [phase](phase) of each.
+    fn donors_turns(&self) -> f64 {
+        let since = self.began_at.elapsed();
+        since.div_duration_f64(self.donors_interval)
     }
 }
 

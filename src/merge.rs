@@ -277,8 +277,8 @@ impl Merge {
         values.panes.set(change.panes, watermark);
     }
 
-    /// Takes in sketches. They are estimates that are not exact at the cut: being
-    /// a maximum, they may be a little ahead of it or behind, never wrong.
+    /// Takes in sketches. They come on an interval of their own, and what is estimated by
+    /// them may be a little behind the cut.
     pub fn apply_donors(&mut self, flush: &DonorsFlush) {
         let reached = self.donors_offsets.entry(flush.partition).or_default();
         *reached = flush.to.max(*reached);

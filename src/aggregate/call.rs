@@ -1,10 +1,11 @@
 //! Merge's call for what workers hold: one before each cut, so that what comes with it is
-//! milliseconds old, and nothing is handed over that no cut would show.
+//! milliseconds old.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Which cut flushes are called for, by merge to all workers. Each hands over what changed,
-/// and [answers](super::FromWorker::Answer).
+/// Which flushes are called for, by merge to all workers, at least once a second. Each hands
+/// over what changed, unless it is behind and did so a moment ago, and
+/// [answers](super::FromWorker::Answer).
 #[derive(Debug, Default)]
 pub struct Call(AtomicU64);
 

@@ -90,6 +90,11 @@ impl Owned {
         }
     }
 
+    /// Whether merge is to have all of it.
+    pub fn is_news(&self) -> bool {
+        !self.announced && self.footing.is_verified()
+    }
+
     /// Where its reader begins.
     pub fn read_from(&self) -> Offset {
         self.footing.read_from(self.shard.offset())

@@ -11,6 +11,9 @@
 //! It never waits for the publisher: while a cut is on its way to the brokers,
 //! flushes are merged on.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,6 +83,8 @@ pub struct Merger {
     publish_at: Instant,
     /// What the workers are called for, while it is.
     called: Option<Called>,
+    /// When they are called at the latest, though no cut is due.
+    call_at: Instant,
     /// Whether it was due while the one before was still on its way.
     is_overdue: bool,
     gate: Gate,
@@ -147,7 +152,9 @@ fn goes(ends: Option<(Offset, Offset)>) -> String {
 /// How long one wait for a flush takes at most, so that reports are seen.
 const LOOK: Duration = Duration::from_millis(5);
 /// How long a cut waits for workers to answer its call: one that is held up hands over later.
-const ANSWER_WITHIN: Duration = Duration::from_millis(100);
+const HELD_UP: Duration = Duration::from_millis(100);
+/// How often workers are called at least, so that they never hold much.
+const CALL_EVERY: Duration = Duration::from_secs(1);
 
 impl Merger {
     /// A merger that has seen nothing. `until`: where the run ends; `log_end`: where the log
@@ -170,6 +177,7 @@ impl Merger {
             state: State::NotBegun,
             publish_at: Instant::now(),
             called: None,
+            call_at: Instant::now(),
             is_overdue: false,
             gate: Gate::default(),
             revocations: 0,
@@ -196,8 +204,13 @@ impl Merger {
                     let error = self.error.or(left.map(MergerError::EndedEarly));
                     return error.map_or(Ok(()), Err);
                 }
-            } else if Instant::now() >= self.publish_at && self.is_answered() {
-                self.tick();
+            } else if Instant::now() >= self.publish_at {
+                if self.is_answered() {
+                    self.tick();
+                }
+            } else if Instant::now() >= self.call_at {
+                self.call_at = Instant::now() + CALL_EVERY;
+                self.ends.call.make();
             }
         }
     }
@@ -205,18 +218,20 @@ impl Merger {
     /// Whether the workers have handed over what the cut that is due is called for, or are
     /// held up.
     fn is_answered(&mut self) -> bool {
+        let now = Instant::now();
         let called = self.called.get_or_insert_with(|| Called {
             number: self.ends.call.make(),
-            at: Instant::now(),
+            at: now,
             answers: 0,
         });
-        called.answers >= self.workers || called.at.elapsed() >= ANSWER_WITHIN
+        self.call_at = called.at + CALL_EVERY;
+        called.answers >= self.workers || called.at.elapsed() >= HELD_UP
     }
 
     /// A cut is due, and what the workers had for it is merged.
     fn tick(&mut self) {
-        self.called = None;
-        self.publish_at = Instant::now() + self.publish_interval;
+        let called = self.called.take();
+        self.publish_at = called.map_or_else(Instant::now, |it| it.at) + self.publish_interval;
         self.is_overdue = matches!(self.state, State::Publishing(_));
         self.ends.membership.set_offsets(self.merge.offsets());
         self.publish_if_possible();
@@ -386,15 +401,21 @@ impl Merger {
                     return;
                 }
                 let all = self.merge.campaign_count();
-                let due = |interval| match ending || self.published.is_none() {
+                let is_whole = ending || self.published.is_none();
+                let part = |interval| match is_whole {
                     true => all,
                     false => self.part_due(all, interval),
                 };
-                let (donors_due, due) = (due(self.donors_interval), due(self.windows_interval));
+                let windows_due = part(self.windows_interval);
+                // Where nothing else is new, none waits for the next cut.
+                let donors_due = match self.published.as_ref() == Some(&held) {
+                    true => all,
+                    false => part(self.donors_interval),
+                };
                 self.cut_at = Some(Instant::now());
-                self.windows_of = (due >= all).then_some(held);
+                self.windows_of = (windows_due >= all).then_some(held);
                 self.merge.estimate_donors(donors_due);
-                let windows = self.merge.take_changed_windows(due);
+                let windows = self.merge.take_changed_windows(windows_due);
                 let cut = Arc::new(self.merge.close_cut());
                 self.state = State::Publishing(cut.clone());
                 Job::Publish(cut, windows)
@@ -465,85 +486,5 @@ impl Merger {
         }
         self.publish_if_possible();
         Ok(false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Sender, channel, sync_channel};
-
-    use super::*;
-    use crate::config::Config;
-
-    const NEVER: Duration = Duration::from_secs(3_600);
-
-    /// A merger of one worker, what that tells it, and what the publisher does.
-    fn merger() -> (Merger, SyncSender<FromWorker>, Sender<Report>) {
-        let (tell, from_workers) = sync_channel(10);
-        let (report, reports) = channel();
-        let ends = MergerEnds {
-            from_workers,
-            call: Arc::default(),
-            jobs: sync_channel(1).0,
-            reports,
-            membership: Arc::new(Membership::new(NEVER)),
-            partitions: Arc::default(),
-            view: Arc::default(),
-            shutdown: Shutdown::default(),
-        };
-        let config = RunConfig {
-            publish_interval: NEVER,
-            workers: 1,
-            ..Config::default().run
-        };
-        let merger = Merger::new(&config, None, BTreeMap::new(), ends);
-        (merger, tell, report)
-    }
-
-    #[test]
-    fn a_cut_that_took_longer_than_its_interval_is_followed_at_once() {
-        for is_late in [true, false] {
-            let (mut merger, _tell, report) = merger();
-            if !is_late {
-                merger.tick();
-            }
-            merger.state = State::Publishing(Arc::new(Merge::new().close_cut()));
-            if is_late {
-                merger.tick();
-            }
-            assert!(merger.publish_at > Instant::now());
-            report.send(Report::Complete(1)).unwrap();
-            merger.take_reports();
-            assert_eq!(merger.publish_at <= Instant::now(), is_late);
-        }
-    }
-
-    #[test]
-    fn a_cut_waits_for_the_answers_to_its_own_call_but_not_for_ever() {
-        let (mut merger, tell, _report) = merger();
-        let call = merger.ends.call.clone();
-        for number in 1..=3 {
-            assert!(!merger.is_answered());
-            assert_eq!(call.newest(), number);
-            // One that was late for the call before.
-            tell.send(FromWorker::Answer(number - 1)).unwrap();
-            merger.take_in();
-            assert!(!merger.is_answered() || has_waited(&merger));
-            tell.send(FromWorker::Answer(number)).unwrap();
-            merger.take_in();
-            assert!(merger.is_answered());
-            merger.tick();
-        }
-        assert!(!merger.is_answered());
-        while !has_waited(&merger) {
-            assert!(!merger.is_answered() || has_waited(&merger));
-            merger.take_in();
-        }
-        assert!(merger.is_answered());
-    }
-
-    fn has_waited(merger: &Merger) -> bool {
-        let called = merger.called.as_ref();
-        called.is_some_and(|called| called.at.elapsed() >= ANSWER_WITHIN)
     }
 }

@@ -185,7 +185,6 @@ fn what_a_zombie_writes_late_is_healed_by_a_busy_publisher() {
     let traffic = day.traffic(10_000);
     let mut command = day.command("run");
     command.env("TALLY99_RUN_PUBLISH_INTERVAL_MS", "20");
-    command.env("TALLY99_RUN_FLUSH_INTERVAL_MS", "10");
     let mut run = Running::start(&mut command);
     run.wait_until(DEADLINE, "totals have changed many times", |_| {
         let has_cuts = kafka.has_topic(&day.topic("cuts"));
