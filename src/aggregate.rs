@@ -412,12 +412,12 @@ impl Worker {
     /// would hold up one cut.
     fn flush(&mut self, all_donors: bool) {
         self.flushed_at = Instant::now();
-        let turns = self.donors_turns();
+        let donors_turn = self.donors_turns();
         let apart = self.at_least(DONORS_WHEN_BEHIND);
         let apart = apart.div_duration_f64(self.donors_interval).max(1.0) as u64;
         let owned = self.owned.iter_mut().filter(|(_, it)| it.announced);
         for (&partition, owned) in owned {
-            let turn = (turns + phase(partition)) as u64;
+            let turn = donors_turn(partition);
             let with_donors = all_donors || turn >= owned.donors_turn + apart;
             if with_donors {
                 owned.donors_turn = turn;
@@ -428,11 +428,12 @@ impl Worker {
         }
     }
 
-    /// How many turns there have been in which partitions hand their donors over, without the
-    /// [phase](phase) of each.
-    fn donors_turns(&self) -> f64 {
+    /// Which turn it is, by now, for a partition to hand its donors over: each has one in an
+    /// interval, at a [phase] of its own.
+    fn donors_turns(&self) -> impl Fn(Partition) -> u64 + use<> {
         let since = self.began_at.elapsed();
-        since.div_duration_f64(self.donors_interval)
+        let intervals = since.div_duration_f64(self.donors_interval);
+        move |partition| (intervals + phase(partition)) as u64
     }
 }
 

@@ -426,11 +426,11 @@ impl Worker {
 
     /// Tells merge all of the partitions whose log is known to be theirs.
     pub(super) fn announce(&mut self) {
-        let turns = self.donors_turns();
+        let donors_turn = self.donors_turns();
         let owned = self.owned.iter_mut();
         for (&partition, owned) in owned.filter(|(_, it)| it.is_news()) {
             owned.announced = true;
-            owned.donors_turn = (turns + phase(partition)) as u64;
+            owned.donors_turn = donors_turn(partition);
             let _ = self
                 .output
                 .send(FromWorker::Flush(Box::new(owned.shard.full_flush())));

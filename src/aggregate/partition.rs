@@ -47,7 +47,7 @@ pub(super) struct Owned {
     pub doubtful: Option<RecordId>,
     /// Whether merge has had all of the shard.
     pub announced: bool,
-    /// The [turn](super::Worker::flush) in which it had the donors last.
+    /// The [turn](super::Worker::donors_turns) in which it had the donors last.
     pub donors_turn: u64,
     /// Writes its checkpoints; `None` while one is taken or written, and without a
     /// store.

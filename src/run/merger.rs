@@ -81,12 +81,12 @@ pub struct Merger {
     state: State,
     /// When the next cut is due.
     publish_at: Instant,
-    /// What the workers are called for, while it is.
+    /// Whether it was due while the one before was still on its way.
+    is_overdue: bool,
+    /// The call to the workers for it, once it is due.
     called: Option<Called>,
     /// When they are called at the latest, though no cut is due.
     call_at: Instant,
-    /// Whether it was due while the one before was still on its way.
-    is_overdue: bool,
     gate: Gate,
     /// Where the run ends, or where the log ended when it began.
     log_end: Gate,
@@ -176,9 +176,9 @@ impl Merger {
             until,
             state: State::NotBegun,
             publish_at: Instant::now(),
+            is_overdue: false,
             called: None,
             call_at: Instant::now(),
-            is_overdue: false,
             gate: Gate::default(),
             revocations: 0,
             published: None,
