@@ -156,6 +156,20 @@ fn endless(limit: Duration, steps: u64) {
 }
 
 /// Estimates are no part of the equality above; here they are held to their error.
+/// Has a donation counted: an id, a campaign and a donor.
+fn donate(shard: &mut Shard, names: &mut Names, offset: i64, [id, campaign, donor]: [&str; 3]) {
+    let at = START_MS + offset;
+    let payload = format!(
+        r#"{{"id":"{id}","campaign":"{campaign}","donor":"{donor}","amount":1,"currency":"CNY","at":{at}}}"#
+    );
+    let record = Record {
+        offset,
+        timestamp: Some(at),
+        payload: Some(payload.as_bytes()),
+    };
+    assert_eq!(shard.apply(record, names), Outcome::Counted);
+}
+
 #[test]
 fn donors_are_counted_once_however_often_sketches_come() {
     let mut merge = Merge::new();
@@ -166,18 +180,8 @@ fn donors_are_counted_once_however_often_sketches_come() {
         for shard in &mut shards {
             let (id, donor) = (random.random::<u64>(), random.random_range(0..30_000u32));
             distinct.insert(donor);
-            let at = START_MS + offset;
-            let payload = format!(
-                r#"{{"id":"{id}","campaign":"c","donor":"d{donor}","amount":1,"currency":"CNY","at":{at}}}"#
-            );
-            let payload = Some(payload.as_bytes());
-            let record = Record {
-                offset,
-                timestamp: Some(at),
-                payload,
-            };
-            let outcome = shard.apply(record, &mut names);
-            assert_eq!(outcome, Outcome::Counted);
+            let (id, donor) = (id.to_string(), format!("d{donor}"));
+            donate(shard, &mut names, offset, [&id, "c", &donor]);
         }
         if offset % 4_999 == 4_998 || offset == 19_999 {
             for shard in &mut shards {
@@ -208,24 +212,16 @@ fn donors_are_estimated_for_some_campaigns_with_each_cut() {
     const CAMPAIGNS: usize = 10;
     let (mut shard, mut merge) = (Shard::new(0, rules()), Merge::new());
     let (mut names, mut offset) = (Names::default(), 0);
-    let mut donate = |shard: &mut Shard, campaign: usize| {
-        let at = START_MS + offset;
-        let payload = format!(
-            r#"{{"id":"{offset}","campaign":"c{campaign}","donor":"d{offset}","amount":1,"currency":"CNY","at":{at}}}"#
-        );
-        let record = Record {
-            offset,
-            timestamp: Some(at),
-            payload: Some(payload.as_bytes()),
-        };
-        assert_eq!(shard.apply(record, &mut names), Outcome::Counted);
+    let mut donate_to = |shard: &mut Shard, campaign: usize| {
+        let (new, campaign) = (offset.to_string(), format!("c{campaign}"));
+        donate(shard, &mut names, offset, [&new, &campaign, &new]);
         offset += 1;
     };
     let hand_over = |shard: &mut Shard, merge: &mut Merge| {
         merge.apply(&shard.flush());
         merge.apply_donors(&shard.flush_donors().expect("donors were seen"));
     };
-    (0..CAMPAIGNS).for_each(|campaign| donate(&mut shard, campaign));
+    (0..CAMPAIGNS).for_each(|campaign| donate_to(&mut shard, campaign));
     hand_over(&mut shard, &mut merge);
 
     let with_donors = |merge: &mut Merge, at_most| {
@@ -238,7 +234,7 @@ fn donors_are_estimated_for_some_campaigns_with_each_cut() {
     assert_eq!(estimated.len(), 4);
     // One more for a campaign that has had its turn: it comes behind those that wait.
     let first = estimated[0][1..].parse().expect("a number");
-    donate(&mut shard, first);
+    donate_to(&mut shard, first);
     hand_over(&mut shard, &mut merge);
     estimated.extend(with_donors(&mut merge, 3));
     estimated.extend(with_donors(&mut merge, 3));
