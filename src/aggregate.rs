@@ -45,6 +45,7 @@ use checkpoints::Reply;
 pub use error::WorkerError;
 use keep::Kept;
 use partition::{Owned, phase};
+pub(crate) use read::BATCH;
 use silence::Silence;
 use trouble::Damage;
 
@@ -133,6 +134,11 @@ pub struct Worker {
 enum Backlog {
     Unread,
     Read,
+}
+
+/// Which of so many workers has a partition.
+pub(crate) fn worker_of(partition: Partition, workers: usize) -> usize {
+    partition.unsigned_abs() as usize % workers
 }
 
 /// How long an idle reader waits for a record, and a call for its answer.

@@ -32,6 +32,7 @@ use crate::shutdown::Shutdown;
 use crate::view::TotalsView;
 pub use merger::MergerError;
 pub(crate) use prepare::rules;
+pub(crate) use threads::Thread;
 
 /// What `run` may be asked for besides the configuration.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,7 +13,7 @@ use crate::offset::{Offset, Partition};
 use crate::publish::dead_letters::DeadLetter;
 
 /// How many records are taken at once.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 /// How many batches are folded between two looks at the clock and at the commands.
 const BATCHES: usize = 4;
 

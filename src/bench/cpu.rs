@@ -9,12 +9,15 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::measure::READER;
+use crate::run::Thread;
+
 /// Seconds of CPU, by what they were used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Polling, decoding and folding: the workers, or whoever reads raw.
     pub fold_s: f64,
-    /// librdkafka's own threads: network, decompression, CRC.
+    /// librdkafka's own threads, of all clients: network, compression, CRC.
     pub librdkafka_s: f64,
     /// Merging, and closing cuts.
     pub merge_s: f64,
@@ -43,12 +46,13 @@ impl Cpu {
 
     /// The part that a thread of this name belongs to.
     fn part_of(&mut self, thread: &str) -> &mut f64 {
-        match thread {
-            _ if thread.starts_with("worker-") || thread.starts_with("raw-") => &mut self.fold_s,
-            _ if thread.starts_with("rdk:") => &mut self.librdkafka_s,
-            "merger" => &mut self.merge_s,
-            "publisher" => &mut self.publish_s,
-            _ => &mut self.other_s,
+        let is = |name: &str| thread.split('-').next() == Some(name);
+        match () {
+            () if is(Thread::Worker.name()) || is(READER) => &mut self.fold_s,
+            () if thread.starts_with("rdk:") => &mut self.librdkafka_s,
+            () if is(Thread::Merger.name()) => &mut self.merge_s,
+            () if is(Thread::Publisher.name()) => &mut self.publish_s,
+            () => &mut self.other_s,
         }
     }
 }

@@ -8,6 +8,8 @@
 mod fold;
 mod raw;
 
+pub(super) use raw::READER;
+
 use std::io::{self, BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

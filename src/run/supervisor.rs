@@ -19,7 +19,7 @@ use super::RunError;
 use super::merger::{Merger, MergerEnds};
 use super::prepare::Ready;
 use super::threads::{Ended, Thread, spawn};
-use crate::aggregate::{Call, Command, Worker, WorkerEnds};
+use crate::aggregate::{Call, Command, Worker, WorkerEnds, worker_of};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::member::{Member, MemberEvent};
@@ -75,7 +75,7 @@ pub(super) async fn supervise(
             ready.until.clone(),
             worker_ends,
         )?;
-        let name = format!("worker-{number}");
+        let name = format!("{}-{number}", Thread::Worker.name());
         workers.push(spawn(name, &ended, Thread::Worker, || Ok(worker.run()?)));
     }
     drop(flushes); // The merger ends when the last worker has.
@@ -83,7 +83,8 @@ pub(super) async fn supervise(
     let (jobs, job_queue) = sync_channel(1);
     let (report, reports) = channel();
     let publisher = Publisher::new(config, &ready.rules, &membership, health, shutdown)?;
-    let publisher = spawn("publisher".into(), &ended, Thread::Publisher, move || {
+    let name = Thread::Publisher.name().into();
+    let publisher = spawn(name, &ended, Thread::Publisher, move || {
         publisher.run(&job_queue, &report);
         Ok(())
     });
@@ -99,12 +100,8 @@ pub(super) async fn supervise(
         shutdown: shutdown.clone(),
     };
     let merger = Merger::new(&config.run, ready.until.clone(), ready.log_end, merger_ends);
-    spawn(
-        "merger".into(),
-        &ended,
-        Thread::Merger,
-        || Ok(merger.run()?),
-    );
+    let name = Thread::Merger.name().into();
+    spawn(name, &ended, Thread::Merger, || Ok(merger.run()?));
 
     let (member_event, member_events) = unbounded_channel();
     let topic = &config.topics.donations;
@@ -307,7 +304,7 @@ impl Supervisor<'_> {
     fn tell(&self, partitions: &[Partition], command: impl Fn(Vec<Partition>) -> Command) {
         let workers = self.commands.len();
         for (worker, commands) in self.commands.iter().enumerate() {
-            let of_worker = |partition: &&Partition| **partition as usize % workers == worker;
+            let of_worker = |partition: &&Partition| worker_of(**partition, workers) == worker;
             let its: Vec<_> = partitions.iter().filter(of_worker).copied().collect();
             if !its.is_empty() {
                 let _ = commands.send(command(its));

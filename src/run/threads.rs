@@ -15,7 +15,7 @@ pub(super) struct Ended {
 
 /// The threads of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Thread {
+pub(crate) enum Thread {
     Worker,
     Merger,
     Publisher,

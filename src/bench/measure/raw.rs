@@ -11,6 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 
 use super::{Teller, now_ns};
+use crate::aggregate::{BATCH, worker_of};
 use crate::bench::message::{Measured, Message, RawMode};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
@@ -20,8 +21,8 @@ use crate::native::batch::{NoRecord, Queue};
 use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
-/// How many records are taken at once.
-const BATCH: usize = 512;
+/// What its threads are called, with their numbers.
+pub(in crate::bench) const READER: &str = "raw";
 /// How long a poll waits for a record.
 const IDLE: Duration = Duration::from_millis(20);
 /// How long nothing may come.
@@ -64,15 +65,14 @@ pub(super) fn read(
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
             .map(|worker| {
-                // As a run splits them.
                 let is_its =
-                    |(partition, _): &(Partition, _)| *partition as usize % workers == worker;
+                    |(partition, _): &(Partition, _)| worker_of(*partition, workers) == worker;
                 let its: Log = log
                     .iter()
                     .map(|(&p, &ends)| (p, ends))
                     .filter(is_its)
                     .collect();
-                let name = format!("raw-{worker}");
+                let name = format!("{READER}-{worker}");
                 let thread = std::thread::Builder::new().name(name);
                 let read = move || read_some(config, mode, its, shared, stop);
                 thread.spawn_scoped(scope, read)
