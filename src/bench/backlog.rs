@@ -49,7 +49,7 @@ impl Backlog {
         let mut progress = Progress::new(events);
         let (begin, mut record) = (Instant::now(), Record::new());
         let written = loop {
-            if let Err(error) = write(&mut traffic, &mut record, &sink) {
+            if let Err(error) = write(&mut traffic, &mut record, &sink, stop) {
                 break Err(error);
             }
             progress.tick(traffic.made());
@@ -116,27 +116,42 @@ impl Backlog {
         Ok(backlog)
     }
 
-    /// An error if somebody writes to it.
-    pub fn must_be_still(&self, own: &Own) -> Result<(), Error> {
-        match look_up(own, &self.topic)? == self.log {
-            true => Ok(()),
-            false => Err(Error::Refused(format!(
+    /// An error if the next run would not read the same: records have expired, or, if it
+    /// `is_folded`, which goes on to the end, somebody has written some.
+    pub fn must_be_the_same(&self, own: &Own, is_folded: bool) -> Result<(), Error> {
+        let log = look_up(own, &self.topic)?;
+        let why = match () {
+            _ if !log
+                .values()
+                .map(|it| it.0)
+                .eq(self.log.values().map(|it| it.0)) =>
+            {
+                "records of topic {} have expired while it was measured, so its runs cannot be \
+                 compared: take one with a longer retention.ms"
+            }
+            _ if is_folded && log != self.log => {
                 "somebody writes to topic {} while it is measured, so its runs cannot be \
-                 compared: take one that nobody writes to",
-                self.topic
-            ))),
-        }
+                 compared: take one that nobody writes to"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Refused(why.replace("{}", &self.topic)))
     }
 }
 
-/// Sends the next records.
-fn write(traffic: &mut Traffic, record: &mut Record, sink: &KafkaSink) -> Result<(), Error> {
+/// Sends the next records, unless the end comes first.
+fn write(
+    traffic: &mut Traffic,
+    record: &mut Record,
+    sink: &KafkaSink,
+    stop: &Shutdown,
+) -> Result<(), Error> {
     sink.poll(Duration::ZERO)?;
     for _ in 0..CHUNK {
         if !traffic.next(record) {
             break;
         }
-        while !sink.try_send(record)? {
+        while !sink.try_send(record)? && !stop.has_begun() {
             sink.poll(Duration::from_millis(5))?;
         }
     }

@@ -48,7 +48,7 @@ impl Progress {
             return;
         }
         let rate = (done - before) as f64 / since.elapsed().as_secs_f64();
-        let left = match (self.total - done) as f64 / rate {
+        let left = match self.total.saturating_sub(done) as f64 / rate {
             seconds if seconds.is_finite() => {
                 format!(
                     "{} left",

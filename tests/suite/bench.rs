@@ -240,6 +240,37 @@ fn what_cannot_be_measured_is_told_with_the_way_out() {
 }
 
 #[test]
+fn a_place_for_checkpoints_that_is_none_is_told_before_anything_is_measured() {
+    let mut command = tally99(["bench", "drain", "--folder", "/nothing/is/here"]);
+    command.args(["--bootstrap-servers", Kafka::shared().bootstrap()]);
+    let refused = process::run(&mut command, SOON);
+    assert_eq!(refused.code(), 3, "{refused}");
+    let says = "checkpoints cannot be kept there; see --folder: /nothing/is/here";
+    assert!(refused.stderr.contains(says), "{refused}");
+    assert!(!refused.stderr.contains("filling"), "{refused}");
+}
+
+#[test]
+fn a_topic_that_is_written_to_meanwhile_is_read_and_not_folded() {
+    let kafka = Kafka::shared();
+    let day = Day::on(kafka, "bench");
+    day.write(20_000, &[]);
+    let topic = day.topic("donations");
+    for (command, code) in [("raw", 0), ("drain", 3)] {
+        let bench = Bench::new();
+        let line = format!("{command} --topic {topic} --pairs 3");
+        let mut running = Running::start(&mut bench.command(kafka.bootstrap(), &line));
+        running.wait_for_output(DEADLINE, "pair 1 of 3, raw, batches");
+        kafka.produce(&topic, [(0, "key", "one more")]);
+        let ended = running.wait(DEADLINE);
+        assert_eq!(ended.code(), code, "{ended}");
+        let is_refused = ended.stderr.contains("somebody writes to topic");
+        assert_eq!(is_refused, code == 3, "{ended}");
+        bench.assert_is_gone();
+    }
+}
+
+#[test]
 fn a_topic_that_may_not_be_read_is_told() {
     let kafka = Kafka::guarded();
     let topic = kafka.new_topic("bench", 3);
