@@ -115,20 +115,17 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
     if let Some(drain) = &document.drain {
         for kind in Kind::ALL {
             let name = kind.name();
-            let of =
-                |figure: &dyn Fn(&Run) -> Option<f64>| median(drain.of(kind).filter_map(figure));
-            add(format!("{name}: events/s"), drain.median_rate(kind));
-            add(format!("{name}: MB/s"), of(&Run::megabytes_a_second));
-            for (part, what) in ["fold", "librdkafka", "merge", "publish", "other"]
-                .iter()
-                .enumerate()
-            {
-                let cpu = of(&|run| Some(run.cpu_a_million()?[part].1));
-                add(format!("{name}: CPU s/M, {what}"), cpu);
+            let Some(of) = drain.medians(kind) else {
+                continue;
+            };
+            add(format!("{name}: events/s"), Some(of.rate));
+            add(format!("{name}: MB/s"), of.megabytes_a_second);
+            for (part, seconds) in of.cpu_parts.iter().flatten() {
+                add(format!("{name}: CPU s/M, {part}"), Some(*seconds));
             }
-            let cpu = |run: &Run| Some(run.cpu_a_million()?.iter().map(|it| it.1).sum());
-            add(format!("{name}: CPU s/M"), of(&cpu));
-            let memory = of(&|run| Some(run.peak_memory_bytes? as f64 / (1 << 20) as f64));
+            add(format!("{name}: CPU s/M"), of.cpu);
+            let memory = of.peak_memory_bytes;
+            let memory = memory.map(|bytes| bytes / f64::from(1 << 20));
             add(format!("{name}: peak MiB"), memory);
         }
         for kind in [Kind::RawPoll, Kind::RawBatch] {

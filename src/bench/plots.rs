@@ -299,16 +299,7 @@ pub(super) fn pairs(drain: &Drain) -> Option<Plot> {
 
 /// CPU by thread, a bar for each kind of run.
 pub(super) fn cpu(drain: &Drain) -> Option<Plot> {
-    let of_kind = |kind: Kind| {
-        let runs = drain.of(kind).filter_map(|run| run.cpu_a_million());
-        let runs: Vec<_> = runs.collect();
-        let first = runs.first()?;
-        let medians = first.iter().enumerate().map(|(index, (name, _))| {
-            let all = runs.iter().map(|parts| parts[index].1);
-            (*name, median(all).unwrap_or(0.0))
-        });
-        Some((kind.name(), medians.collect()))
-    };
+    let of_kind = |kind: Kind| Some((kind.name(), drain.medians(kind)?.cpu_parts?.into()));
     cpu_bars(Kind::ALL.into_iter().filter_map(of_kind).collect())
 }
 

@@ -161,7 +161,44 @@ pub enum Exactness {
     Unknown(String),
 }
 
+/// The medians of all runs of a kind; of figures that none of them has, `None`.
+#[derive(Clone, Debug)]
+pub struct Medians {
+    /// Records a second.
+    pub rate: f64,
+    /// Megabytes a second.
+    pub megabytes_a_second: Option<f64>,
+    /// CPU seconds for a million records.
+    pub cpu: Option<f64>,
+    /// The same by what they were used for.
+    pub cpu_parts: Option<[(&'static str, f64); 5]>,
+    /// The most memory that was resident.
+    pub peak_memory_bytes: Option<f64>,
+    /// Before the first record.
+    pub startup_s: f64,
+}
+
 impl Drain {
+    /// The medians of a kind; `None` if it has no runs.
+    pub fn medians(&self, kind: Kind) -> Option<Medians> {
+        let parts: Vec<_> = self.of(kind).filter_map(Run::cpu_a_million).collect();
+        let totals = parts.iter().map(|it| it.iter().map(|part| part.1).sum());
+        let memory = self.of(kind).filter_map(|run| run.peak_memory_bytes);
+        Some(Medians {
+            rate: self.median_rate(kind)?,
+            megabytes_a_second: median(self.of(kind).filter_map(Run::megabytes_a_second)),
+            cpu: median(totals),
+            cpu_parts: parts.first().map(|first| {
+                std::array::from_fn(|part| {
+                    let seconds = median(parts.iter().map(|it| it[part].1));
+                    (first[part].0, seconds.unwrap_or_default())
+                })
+            }),
+            peak_memory_bytes: median(memory.map(|bytes| bytes as f64)),
+            startup_s: median(self.of(kind).map(|run| run.startup_s))?,
+        })
+    }
+
     /// The runs of one kind.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(move |run| run.kind == kind)
@@ -338,6 +375,10 @@ pub(super) mod tests {
         assert_eq!(drain.ratios(Kind::RawBatch), [0.25, 0.25, 0.4]);
         assert_eq!(median(drain.ratios(Kind::RawPoll)), Some(0.8));
         assert_eq!(drain.median_rate(Kind::Fold), Some(500_000.0));
+        let medians = drain.medians(Kind::Fold).unwrap();
+        assert_eq!((medians.rate, medians.cpu), (500_000.0, Some(0.75)));
+        assert_eq!(medians.cpu_parts.unwrap()[1], ("librdkafka", 0.25));
+        assert_eq!(medians.peak_memory_bytes, Some(67_108_864.0));
         assert_eq!(drain.runs[0].megabytes_a_second(), Some(200.0));
         assert_eq!(drain.runs[0].cpu_a_million().unwrap()[0], ("fold", 0.5));
     }

@@ -123,26 +123,21 @@ pub(super) fn medians(drain: &Drain) -> Vec<Vec<String>> {
         "start s",
     ])];
     for kind in Kind::ALL {
-        if drain.of(kind).next().is_none() {
+        let Some(of) = drain.medians(kind) else {
             continue;
-        }
-        let of = |figure: &dyn Fn(&Run) -> Option<f64>| median(drain.of(kind).filter_map(figure));
-        let mut cells = vec![kind.name().to_owned(), whole(drain.median_rate(kind))];
-        cells.push(whole(of(&Run::megabytes_a_second)));
-        let all = |run: &Run| {
-            Some(
-                run.cpu_a_million()?
-                    .iter()
-                    .map(|(_, seconds)| seconds)
-                    .sum(),
-            )
         };
-        cells.push(thousandths(of(&all)));
-        for part in 0..5 {
-            cells.push(thousandths(of(&|run| Some(run.cpu_a_million()?[part].1))));
-        }
-        cells.push(mebibytes(of(&|run| Some(run.peak_memory_bytes? as f64))));
-        cells.push(thousandths(of(&|run| Some(run.startup_s))));
+        let mut cells = vec![
+            kind.name().to_owned(),
+            whole(Some(of.rate)),
+            whole(of.megabytes_a_second),
+            thousandths(of.cpu),
+        ];
+        let parts = of
+            .cpu_parts
+            .map(|parts| parts.map(|(_, seconds)| Some(seconds)));
+        cells.extend(parts.unwrap_or([None; 5]).map(thousandths));
+        cells.push(mebibytes(of.peak_memory_bytes));
+        cells.push(thousandths(Some(of.startup_s)));
         rows.push(cells);
     }
     rows
