@@ -138,7 +138,8 @@ pub fn run(
         BenchCommand::Sweep(args) => (&args.settings, &args.output),
         BenchCommand::Day(args) => (&args.settings, &args.output),
         BenchCommand::Compare(args) => {
-            return Ok(Verdict::Fine.print(out, &compare::compare(args)?)?);
+            let (compared, verdict) = compare::compare(args)?;
+            return Ok(verdict.print(out, &compared)?);
         }
         BenchCommand::Measure => return Err(Error::Usage("measures nothing by itself".into())),
     };

@@ -8,13 +8,14 @@ use std::path::Path;
 use super::Error;
 use super::args::CompareArgs;
 use super::report::RESULT;
-use super::result::{Document, FORMAT, Kind, Run};
+use super::result::{Document, FORMAT, Kind};
 use super::stats::median;
 use super::table::{columns, row};
 use crate::money::grouped;
+use crate::totals::Verdict;
 
-/// The figures of both, and what each of B is as a part of that of A.
-pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
+/// The figures of both, what each of B is as a part of that of A, and whether both are valid.
+pub(super) fn compare(args: &CompareArgs) -> Result<(String, Verdict), Error> {
     let [before, after] = [&args.before, &args.after].map(|path| read(path));
     let (before, after) = (before?, after?);
     let (mut out, mut rows) = (differences(&before, &after), Vec::new());
@@ -43,7 +44,12 @@ pub(super) fn compare(args: &CompareArgs) -> Result<String, Error> {
             let _ = writeln!(out, "\n{name} is NOT VALID: {}", failure.trim_end());
         }
     }
-    Ok(out)
+    let is_valid = [&before, &after].map(|it| it.verdict() == Verdict::Fine) == [true; 2];
+    let verdict = match is_valid {
+        true => Verdict::Fine,
+        false => Verdict::Differs,
+    };
+    Ok((out, verdict))
 }
 
 fn number(figure: f64) -> String {
@@ -164,4 +170,80 @@ fn figures(document: &Document) -> Vec<(String, f64)> {
         add("knee, events/s".into(), sweep.knee.map(|knee| knee as f64));
     }
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::result::tests::{document, drain, paced};
+    use super::*;
+
+    /// What comparing these two files says.
+    fn compare_files(before: &str, after: &str) -> Result<(String, Verdict), Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let [before, after] = [("a.json", before), ("b.json", after)].map(|(name, text)| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        });
+        compare(&CompareArgs { before, after })
+    }
+
+    fn json(document: &Document) -> String {
+        serde_json::to_string(document).unwrap()
+    }
+
+    fn drained() -> Document {
+        Document {
+            drain: Some(drain()),
+            ..document("drain")
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_told() {
+        let other = Document {
+            paced: Some(paced(100)),
+            ..document("paced")
+        };
+        let newer = Document {
+            format: FORMAT + 1,
+            ..drained()
+        };
+        for (other, says) in [
+            (json(&other), "A is of `bench drain`, B of `bench paced`"),
+            (json(&newer), "it has format 2, and this program knows 1"),
+            ("no JSON".into(), "b.json"),
+            ("{}".into(), "this is no result of `tally99 bench`"),
+        ] {
+            let error = compare_files(&json(&drained()), &other).unwrap_err();
+            let source = std::error::Error::source(&error);
+            let told = format!(
+                "{error} {}",
+                source.map_or(String::new(), |it| it.to_string())
+            );
+            assert!(told.contains(says), "{told}");
+        }
+        let nothing = PathBuf::from("/nothing/is/here");
+        let error = compare(&CompareArgs {
+            before: nothing.clone(),
+            after: nothing,
+        });
+        assert!(error.unwrap_err().to_string().contains("/nothing/is/here"));
+    }
+
+    #[test]
+    fn what_is_not_valid_is_told_and_an_exit_code() {
+        let (out, verdict) = compare_files(&json(&drained()), &json(&drained())).unwrap();
+        assert_eq!(verdict, Verdict::Fine, "{out}");
+        let mut other = drained();
+        other.drain.as_mut().unwrap().runs[1].events -= 1;
+        let (out, verdict) = compare_files(&json(&drained()), &json(&other)).unwrap();
+        assert_eq!(verdict, Verdict::Differs);
+        assert!(
+            out.contains("B is NOT VALID") && !out.contains("A is NOT"),
+            "{out}"
+        );
+    }
 }

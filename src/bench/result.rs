@@ -8,6 +8,7 @@ use super::cpu::Cpu;
 use super::latency::{Latency, Second};
 use super::machine::Machine;
 use super::stats::median;
+use crate::totals::Verdict;
 
 /// The format of the document; another number is another format.
 pub const FORMAT: u32 = 1;
@@ -46,6 +47,12 @@ impl Document {
         if let Some(paced) = &self.paced {
             failures.extend(paced.failures());
         }
+        if let Some(sweep) = &self.sweep {
+            let is_invalid = |step: &Step| step.paced.invalid.is_some();
+            if sweep.steps.iter().all(is_invalid) {
+                failures.push(format!("no run is valid; {}", sweep.ended));
+            }
+        }
         for step in self.sweep.iter().flat_map(|sweep| &sweep.steps) {
             if let Exactness::Different(what) = &step.paced.exactness {
                 let rate = step.paced.rate;
@@ -53,6 +60,14 @@ impl Document {
             }
         }
         failures
+    }
+
+    /// The same as an exit code.
+    pub fn verdict(&self) -> Verdict {
+        match self.failures().is_empty() {
+            true => Verdict::Fine,
+            false => Verdict::Differs,
+        }
     }
 }
 
@@ -325,6 +340,40 @@ pub struct Step {
 pub(super) mod tests {
     use super::*;
 
+    pub fn document(command: &str) -> Document {
+        Document {
+            format: FORMAT,
+            command: command.into(),
+            began: "2022-09-09T00:00:00.000Z".into(),
+            machine: Machine::default(),
+            settings: BTreeMap::new(),
+            drain: None,
+            paced: None,
+            sweep: None,
+        }
+    }
+
+    pub fn paced(rate: u64) -> Paced {
+        Paced {
+            rate,
+            events: 10 * rate,
+            sent: 10 * rate,
+            measured_s: 10.0,
+            warmup_s: 0.0,
+            readable: Latency::default(),
+            visible: Latency::default(),
+            warmup: Latency::default(),
+            lateness: Latency::default(),
+            invalid: None,
+            seconds: Vec::new(),
+            lag_growth: 0.0,
+            cpu: None,
+            generator_cpu_s: None,
+            peak_memory_bytes: None,
+            exactness: Exactness::Equal(7),
+        }
+    }
+
     pub fn run(pair: u32, kind: Kind, seconds: f64) -> Run {
         Run {
             pair,
@@ -381,6 +430,34 @@ pub(super) mod tests {
         assert_eq!(medians.peak_memory_bytes, Some(67_108_864.0));
         assert_eq!(drain.runs[0].megabytes_a_second(), Some(200.0));
         assert_eq!(drain.runs[0].cpu_a_million().unwrap()[0], ("fold", 0.5));
+    }
+
+    #[test]
+    fn a_sweep_without_a_valid_run_is_a_failure() {
+        let step = |invalid: Option<&str>| {
+            let invalid = invalid.map(String::from);
+            Step {
+                over: invalid.clone(),
+                paced: Paced {
+                    invalid,
+                    ..paced(100)
+                },
+            }
+        };
+        let sweep = |steps| Document {
+            sweep: Some(Sweep {
+                limit_p99_ms: 1,
+                steps,
+                knee: None,
+                ended: "generator or brokers fell behind".into(),
+            }),
+            ..document("sweep")
+        };
+        let some = sweep(vec![step(None), step(Some("late"))]);
+        assert_eq!((some.failures(), some.verdict()), (vec![], Verdict::Fine));
+        let none = sweep(vec![step(Some("late"))]);
+        assert!(none.failures()[0].contains("no run is valid; generator or brokers"));
+        assert_eq!(none.verdict(), Verdict::Differs);
     }
 
     #[test]
