@@ -41,8 +41,9 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 
 use crate::config::Config;
-use crate::generate::{KafkaSinkError, Settings, SettingsError};
+use crate::generate::{KafkaSinkError, RECORDS_MAX, Settings, SettingsError};
 use crate::kafka::clock::now_ms;
+use crate::money::grouped;
 use crate::publish::records::rfc3339;
 use crate::shutdown::Shutdown;
 use crate::totals::{LogError, Verdict};
@@ -93,7 +94,7 @@ pub enum Error {
     )]
     Died,
     /// Somebody wants this to end.
-    #[error("stopped before there was a result. What was made is deleted")]
+    #[error("stopped before there was a result")]
     Stopped,
     /// The system gives no thread, no process or no file.
     #[error("the system refuses what a bench needs")]
@@ -168,6 +169,12 @@ pub fn run(
         sweep: None,
     };
     let logs = measure_all(&mut own, command, &mut document, stop);
+    if logs.is_ok()
+        && let Some(brokers) = own.count_brokers()
+    {
+        let brokers = brokers.to_string();
+        document.settings.insert("brokers".into(), brokers);
+    }
     drop(own); // Before anything is said of it.
     let logs = logs?;
     if let Some(drain) = &document.drain {
@@ -175,20 +182,20 @@ pub fn run(
         let partitions = drain.partitions.to_string();
         document.settings.insert("partitions".into(), partitions);
     }
-    if let Some(folder) = &output.report {
-        report::write(folder, &document, &logs)?;
-    }
-    let verdict = match document.failures().is_empty() {
-        true => Verdict::Fine,
-        false => Verdict::Differs,
+    let verdict = document.verdict();
+    let verdict = match output.json {
+        true => {
+            let json = serde_json::to_string_pretty(&document).map_err(io::Error::from)?;
+            verdict.print(out, &format_args!("{json}\n"))?
+        }
+        false => verdict.print(out, &table::of(&document))?,
     };
-    if output.json {
-        let json = serde_json::to_string_pretty(&document).map_err(io::Error::from)?;
-        return Ok(verdict.print(out, &format_args!("{json}\n"))?);
-    }
-    let verdict = verdict.print(out, &table::of(&document))?;
+    // After that: if it cannot be written any more, an hour was not in vain.
     if let Some(folder) = &output.report {
-        let _ = writeln!(out, "\nreport: {}", folder.join("index.html").display());
+        let page = report::write(folder, &document, &logs)?;
+        if !output.json {
+            let _ = writeln!(out, "\nreport: {}", page.display());
+        }
     }
     Ok(verdict)
 }
@@ -242,11 +249,20 @@ fn steady(
     rate: u64,
     duration: Duration,
     warmup: Duration,
-) -> Result<Plan, SettingsError> {
+) -> Result<Plan, Error> {
     let lasts = warmup + duration;
     let events = u128::from(rate) * lasts.as_millis() / 1_000;
+    let events = u64::try_from(events).unwrap_or(u64::MAX).max(1);
+    if events > RECORDS_MAX {
+        return Err(Error::Usage(format!(
+            "--rate, --duration and --warmup make {} events of it: lower one of them, to {} at \
+             most",
+            grouped(events),
+            grouped(RECORDS_MAX)
+        )));
+    }
     Ok(Plan {
-        settings: traffic.events(u64::try_from(events).unwrap_or(u64::MAX).max(1))?,
+        settings: traffic.events(events)?,
         schedule: Schedule::Steady { rate },
         rate,
         lasts,
@@ -287,6 +303,9 @@ fn settings_of(config: &Config) -> BTreeMap<String, String> {
             format!("{} s", config.counting.dedup_horizon_s),
         ),
     ]);
+    if let Some(replication) = config.topics.replication {
+        settings.insert("topics.replication".into(), replication.to_string());
+    }
     for (name, value) in &config.kafka.properties {
         if !crate::config::is_secret(name) {
             settings.insert(format!("kafka.properties.{name}"), value.clone());

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ impl Child {
     /// Starts a process and gives it its job.
     pub fn start(job: &Job) -> Result<Child, Error> {
         let started_ns = now_ns();
-        let mut process = Command::new(std::env::current_exe()?)
+        let mut process = Command::new(this_program()?)
             // What `ps` shows: whose it is.
             .arg0(format!(
                 "tally99 bench measure ({})",
@@ -133,6 +134,15 @@ impl Drop for Child {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+/// This program, even if the file that it was started from is another one by now.
+pub(super) fn this_program() -> io::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    match running.exists() {
+        true => Ok(running),
+        false => std::env::current_exe(),
     }
 }
 

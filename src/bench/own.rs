@@ -47,7 +47,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Names that nobody has, on these brokers. Nothing is made yet.
+    /// Names that nobody has, on these brokers. Nothing is made yet but a folder.
     pub fn new(config: &Config, settings: &BenchSettings) -> Result<Own, Error> {
         let name = format!(
             "{}-{:x}-{:x}",
@@ -64,20 +64,27 @@ impl Own {
         let health = Arc::new(Health::default());
         let runtime = tokio::runtime::Builder::new_current_thread();
         let folder = settings.folder.clone().unwrap_or_else(std::env::temp_dir);
-        Ok(Own {
+        let own = Own {
             admin: client::admin(&config.kafka, &health)?,
             asker: client::reader(&config.kafka).create_with_context(Context {
                 health: health.clone(),
             })?,
             health,
             runtime: { runtime }.build()?,
-            folder: folder.canonicalize()?.join(&name),
+            folder: std::path::absolute(&folder)?.join(&name),
             name,
             config,
             topics: Vec::new(),
             has_group: false,
             runs: 0,
-        })
+        };
+        // Not after an hour.
+        fs::create_dir(&own.folder).map_err(|source| Error::Report {
+            what: "checkpoints cannot be kept there; see --folder:",
+            path: folder,
+            source,
+        })?;
+        Ok(own)
     }
 
     /// What all names begin with.
@@ -144,6 +151,12 @@ impl Own {
     /// The client for questions.
     pub fn client(&self) -> &Client<Context> {
         self.asker.client()
+    }
+
+    /// How many brokers there are, if they say so now.
+    pub fn count_brokers(&self) -> Option<usize> {
+        let metadata = self.client().fetch_metadata(None, ANSWER_WITHIN);
+        Some(metadata.ok()?.brokers().len())
     }
 
     /// The client for questions about settings.
@@ -274,10 +287,12 @@ impl Own {
 
     /// Deletes all that is left. What cannot be deleted is named.
     fn clean_up(&mut self) {
+        let mut is_deleted = true;
         let servers = self.config.kafka.bootstrap_servers.clone();
         let topics = self.topics.clone();
         if let Some(why) = self.delete(&topics) {
             let left = self.topics.join(",");
+            is_deleted = false;
             tracing::warn!(
                 "these topics could not be deleted: {why}. Delete them with: kafka-topics.sh \
                  --bootstrap-server {servers} --delete --topic '{left}'"
@@ -286,6 +301,7 @@ impl Own {
         if std::mem::take(&mut self.has_group)
             && let Err(why) = self.delete_group()
         {
+            is_deleted = false;
             tracing::warn!(
                 "group {0} could not be deleted: {why}. Delete it with: \
                  kafka-consumer-groups.sh --bootstrap-server {servers} --delete --group {0}",
@@ -294,9 +310,13 @@ impl Own {
         }
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                is_deleted = false;
                 tracing::warn!("cannot delete {}: {error}", self.folder.display());
             }
             _ => {}
+        }
+        if is_deleted {
+            tracing::info!("what was made is deleted");
         }
     }
 }

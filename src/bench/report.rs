@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::plots::{self, Plot};
 use super::result::{Document, Drain, Paced, Sweep};
@@ -13,6 +13,8 @@ use super::{Error, Logs};
 /// The numbers, in the folder of a report.
 pub(super) const RESULT: &str = "result.json";
 const PAGE: &str = "index.html";
+/// From due to readable, and to visible.
+pub(super) const HISTOGRAMS: [&str; 2] = ["readable.hlog", "visible.hlog"];
 
 const STYLE: &str = "\
 body{font:15px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
@@ -33,16 +35,21 @@ pub(super) fn check(folder: &Path) -> Result<(), Error> {
         .map_err(|source| failed(folder, source))
 }
 
-/// Writes page, numbers and histograms.
-pub(super) fn write(folder: &Path, document: &Document, logs: &Logs) -> Result<(), Error> {
+/// Writes page, numbers and histograms, in place of those of a report before; where the page
+/// is.
+pub(super) fn write(folder: &Path, document: &Document, logs: &Logs) -> Result<PathBuf, Error> {
     let json = serde_json::to_vec_pretty(document).map_err(io::Error::from)?;
     let mut files = vec![(RESULT, json), (PAGE, page(document, logs).into_bytes())];
     files.extend(logs.iter().cloned());
+    fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
+    for name in HISTOGRAMS {
+        let _ = fs::remove_file(folder.join(name)); // If there is one.
+    }
     for (name, bytes) in files {
         let path = folder.join(name);
         fs::write(&path, bytes).map_err(|source| failed(&path, source))?;
     }
-    Ok(())
+    Ok(folder.join(PAGE))
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {
@@ -188,7 +195,7 @@ fn text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::result::tests::drain;
+    use super::super::result::tests::{document, drain};
     use super::*;
 
     #[test]
@@ -196,19 +203,32 @@ mod tests {
         let mut drain = drain();
         drain.runs[0].events = 1;
         let document = Document {
-            format: 1,
-            command: "drain".into(),
-            began: "2022-09-09T00:00:00.000Z".into(),
-            machine: Default::default(),
             settings: [("kafka.properties.x".into(), "<script>".into())].into(),
             drain: Some(drain),
-            paced: None,
-            sweep: None,
+            ..document("drain")
         };
         let page = page(&document, &vec![("readable.hlog", Vec::new())]);
         assert_eq!(page.matches("<svg").count(), 2);
         assert!(page.contains("NOT VALID") && page.contains("href=\"readable.hlog\""));
         assert!(!page.contains("<script") && !page.contains("src="));
         assert!(page.contains("0.800"), "the ratios");
+    }
+
+    #[test]
+    fn a_report_takes_the_place_of_the_one_before() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("made/anew");
+        let files = || {
+            let entries = fs::read_dir(&folder).unwrap().flatten();
+            let mut names: Vec<_> = entries.map(|it| it.file_name()).collect();
+            names.sort();
+            names
+        };
+        let logs = HISTOGRAMS.map(|name| (name, vec![1])).to_vec();
+        let document = document("paced");
+        write(&folder, &document, &logs).unwrap();
+        assert_eq!(files(), [PAGE, HISTOGRAMS[0], RESULT, HISTOGRAMS[1]]);
+        write(&folder, &document, &Vec::new()).unwrap();
+        assert_eq!(files(), [PAGE, RESULT]);
     }
 }
