@@ -228,7 +228,7 @@ pub struct PacedArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub duration: Duration,
     /// How long it goes on before that; measured too, and reported apart
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = span::parse)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_warmup)]
     pub warmup: Duration,
     #[allow(missing_docs)]
     #[command(flatten)]
@@ -257,10 +257,10 @@ pub struct SweepArgs {
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_time)]
     pub step: Duration,
     /// How long each rate goes on before that
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = span::parse)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_warmup)]
     pub warmup: Duration,
     /// A rate is too high when the latency of more than one event of a hundred is longer
-    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = span::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = parse_limit)]
     pub limit_p99: Duration,
     /// How many times the gap between the last rate that held and the first that did not is
     /// halved
@@ -332,11 +332,23 @@ pub struct CompareArgs {
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let span = span::parse(text)?;
-    match span {
-        _ if span < Duration::from_secs(1) => Err("give at least 1s".into()),
-        _ if span > Duration::from_secs(24 * 3_600) => Err("give 24h at most".into()),
-        _ => Ok(span),
+    match parse_warmup(text)? {
+        span if span < Duration::from_secs(1) => Err("give at least 1s".into()),
+        span => Ok(span),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    match parse_warmup(text)? {
+        span if span < Duration::from_millis(1) => Err("give at least 1ms".into()),
+        span => Ok(span),
+    }
+}
+
+fn parse_warmup(text: &str) -> Result<Duration, String> {
+    match span::parse(text)? {
+        span if span > Duration::from_secs(24 * 3_600) => Err("give 24h at most".into()),
+        span => Ok(span),
     }
 }
 
@@ -378,6 +390,15 @@ mod tests {
         );
         assert_eq!(without.flowers, 0);
         assert!(with.total() > 159_000_000 && without.total() < 59_200_000);
+    }
+
+    #[test]
+    fn times_have_bounds() {
+        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
+        assert!(parse_time("999ms").is_err() && parse_time("25h").is_err());
+        assert!(parse_warmup("0s").is_ok() && parse_warmup("25h").is_err());
+        assert!(parse_limit("1ms").is_ok() && parse_limit("999us").is_err());
+        assert!(parse_limit("6000000000h").is_err());
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Second {
     pub readable: u64,
     /// Events that were due and not readable, at its end.
     pub lag: u64,
+    /// The most events that were sent and that brokers had not acknowledged.
+    pub unacknowledged: u64,
     /// Latency of the events that were due in it.
     pub p50_us: u64,
     #[allow(missing_docs)]

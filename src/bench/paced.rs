@@ -189,7 +189,8 @@ fn wait_for_first_cut(
         }
         if !counts && made.since.elapsed() > START_WITHIN {
             return Err(Error::Measure(format!(
-                "no cut was complete within {} s of the start, with {} partitions",
+                "no cut was complete within {} s of the start: see to the brokers, or give fewer \
+                 partitions than {}",
                 START_WITHIN.as_secs(),
                 plan.partitions
             )));
@@ -236,6 +237,7 @@ impl Run<'_> {
             let sending = Sending {
                 sink,
                 start_ns: self.start_ns,
+                warmup_ns,
                 account: tell.clone(),
                 count: &self.sent,
                 stop: self.stop,

@@ -7,7 +7,6 @@ use plotters::prelude::*;
 
 use super::latency::Latency;
 use super::result::{Drain, Kind, Paced, Sweep};
-use super::stats::median;
 use crate::money::grouped;
 
 /// Width and height of a plot.
@@ -192,9 +191,14 @@ pub(super) fn over_time(paced: &Paced) -> Vec<Plot> {
         of("sent", AZURE, &|it| seconds[it].sent as f64),
         of("due", GREY, &|it| seconds[it].due as f64),
     ];
-    let lag = vec![of("due and not readable", CRIMSON, &|it| {
-        seconds[it].lag as f64
-    })];
+    let lag = vec![
+        of("due and not readable", CRIMSON, &|it| {
+            seconds[it].lag as f64
+        }),
+        of("sent and not acknowledged by brokers", AZURE, &|it| {
+            seconds[it].unacknowledged as f64
+        }),
+    ];
     let memory = seconds.iter().filter_map(|it| {
         let mebibytes = it.resident_bytes? as f64 / f64::from(1 << 20);
         Some((it.second as f64, mebibytes))

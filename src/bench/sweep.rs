@@ -85,8 +85,8 @@ struct Search {
     held: Option<u64>,
     /// The lowest that did not.
     failed: Option<u64>,
-    /// The lowest at which the generator fell behind.
-    generator_fell_behind: Option<u64>,
+    /// The lowest at which generator or brokers fell behind.
+    could_not_send: Option<u64>,
 }
 
 impl Search {
@@ -98,7 +98,7 @@ impl Search {
             bisect: args.bisect,
             held: None,
             failed: None,
-            generator_fell_behind: None,
+            could_not_send: None,
         }
     }
 
@@ -108,7 +108,7 @@ impl Search {
             Some(_) => {
                 self.failed = Some(self.failed.map_or(rate, |failed| failed.min(rate)));
                 if is_invalid {
-                    self.generator_fell_behind = Some(rate);
+                    self.could_not_send = Some(rate);
                 }
             }
         }
@@ -130,9 +130,9 @@ impl Search {
     /// Why it ended.
     fn ended(&self) -> String {
         let number = |rate: u64| grouped(rate);
-        match (self.held, self.failed, self.generator_fell_behind) {
+        match (self.held, self.failed, self.could_not_send) {
             (None, _, Some(_)) => {
-                "the generator fell behind at the first rate, so nothing is said of \
+                "generator or brokers fell behind at the first rate, so nothing is said of \
                  tally99: give a lower --from, or more cores"
                     .into()
             }
@@ -141,8 +141,8 @@ impl Search {
                 "the highest rate that was asked for held: give a higher --to".into()
             }
             (Some(_), Some(failed), Some(rate)) if rate == failed => format!(
-                "the generator fell behind at {} events/s, so this is what it could try, and not \
-                 what tally99 could take",
+                "generator or brokers fell behind at {} events/s, so this is what could be tried, \
+                 and not what tally99 could take",
                 number(rate)
             ),
             (Some(_), Some(failed), _) => format!("{} events/s did not hold", number(failed)),
@@ -163,7 +163,7 @@ mod tests {
             bisect,
             held: None,
             failed: None,
-            generator_fell_behind: None,
+            could_not_send: None,
         };
         let mut rates = Vec::new();
         while let Some(rate) = search.next {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generator_that_fell_behind_is_not_taken_for_the_knee() {
+    fn what_could_not_be_sent_is_not_taken_for_the_knee() {
         let new = || Search {
             next: Some(100),
             factor: 2.0,
@@ -201,7 +201,7 @@ mod tests {
             bisect: 0,
             held: None,
             failed: None,
-            generator_fell_behind: None,
+            could_not_send: None,
         };
         let mut search = new();
         search.tried(100, &None, false);

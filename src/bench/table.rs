@@ -233,7 +233,7 @@ fn of_paced(paced: &Paced) -> String {
 pub(super) fn rate(paced: &Paced) -> String {
     let (rate, seconds) = (grouped(paced.rate), paced.measured_s);
     match paced.warmup_s {
-        0.0 => format!("{rate} events/s on average for {seconds:.0} s"),
+        0.0 => format!("{rate} events/s over {seconds:.0} s"),
         warmup => format!("{rate} events/s for {seconds:.0} s after {warmup:.0} s of warm-up"),
     }
 }

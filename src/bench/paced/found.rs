@@ -9,6 +9,7 @@ use super::account::{Account, Arrivals};
 use super::send::Sent;
 use crate::bench::latency::{Latency, Second, interval_log};
 use crate::bench::message::{Measured, Sample};
+use crate::bench::report::HISTOGRAMS;
 use crate::bench::result::{Exactness, Paced};
 use crate::bench::stats::slope;
 use crate::money::grouped;
@@ -16,7 +17,7 @@ use crate::money::grouped;
 /// A generator is in time if no more than one event of a hundred is later than this. It waits
 /// half a millisecond between two looks at the clock.
 const LATE_P99_US: u64 = 50_000;
-/// How late the last event may be.
+/// How late the last event may be sent, and brokers may have acknowledged all of them.
 const LAST_LATE_NS: u64 = 1_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -53,22 +54,17 @@ impl Found {
         let log = |what: &str, arrivals: &Arrivals| {
             interval_log(what, parts.began, &arrivals.by_second).unwrap_or_default()
         };
-        let logs = vec![
-            (
-                "readable.hlog",
-                log(
-                    "from due to read from the topic of cuts, by the second due, us",
-                    readable,
-                ),
+        let logs = [
+            log(
+                "from due to read from the topic of cuts, by the second due, us",
+                readable,
             ),
-            (
-                "visible.hlog",
-                log(
-                    "from due to visible in the process that counts, by the second due, us",
-                    visible,
-                ),
+            log(
+                "from due to visible in the process that counts, by the second due, us",
+                visible,
             ),
         ];
+        let logs = HISTOGRAMS.into_iter().zip(logs).collect();
         let plan = parts.plan;
         let paced = Paced {
             rate: plan.rate,
@@ -111,9 +107,18 @@ fn invalid(sent: &Sent, left: u64) -> Option<String> {
             late_ms(LATE_P99_US)
         ));
     }
-    (sent.last_late_ns > LAST_LATE_NS).then(|| {
+    if sent.last_late_ns > LAST_LATE_NS {
         let ms = sent.last_late_ns / 1_000_000;
-        format!("the generator fell behind: the last event was sent {ms} ms late")
+        return Some(format!(
+            "the generator fell behind: the last event was sent {ms} ms late"
+        ));
+    }
+    (sent.acknowledged_late_ns > LAST_LATE_NS).then(|| {
+        let ms = sent.acknowledged_late_ns / 1_000_000;
+        format!(
+            "the brokers did not take events as they came: they had the last ones {ms} ms after \
+             these were due"
+        )
     })
 }
 
@@ -137,6 +142,7 @@ fn seconds(parts: &Parts<'_>, readable: &Arrivals, due: &[u64]) -> Vec<Second> {
             let latency = readable.by_second.get(index).filter(|it| !it.is_empty());
             let at = |quantile| latency.map_or(0, |it| it.value_at_quantile(quantile));
             let end_ns = parts.start_ns + end_ns;
+            let sent = parts.sent.by_second.get(index).copied().unwrap_or_default();
             let sample = parts
                 .samples
                 .iter()
@@ -145,9 +151,10 @@ fn seconds(parts: &Parts<'_>, readable: &Arrivals, due: &[u64]) -> Vec<Second> {
             Second {
                 second: index as u64,
                 due,
-                sent: parts.sent.by_second.get(index).copied().unwrap_or(0),
+                sent: sent.sent,
                 readable: after - before,
                 lag: due_so_far.saturating_sub(after),
+                unacknowledged: sent.unacknowledged,
                 p50_us: at(0.5),
                 p99_us: at(0.99),
                 max_us: at(1.0),
@@ -182,6 +189,7 @@ mod tests {
             lateness,
             by_second: Vec::new(),
             last_late_ns: late_ms.last().map_or(0, |ms| ms * 1_000_000),
+            acknowledged_late_ns: 0,
             gave_up: false,
         }
     }
@@ -202,6 +210,15 @@ mod tests {
         let mut end = vec![1; 1_000];
         *end.last_mut().unwrap() = 1_500;
         assert!(invalid(&sent(&end), 0).unwrap().contains("1500 ms late"));
+        let slow_brokers = Sent {
+            acknowledged_late_ns: 2_300_000_000,
+            ..sent(&in_time[..100])
+        };
+        let why = invalid(&slow_brokers, 0).unwrap();
+        assert!(
+            why.contains("the brokers") && why.contains("2300 ms"),
+            "{why}"
+        );
         let gave_up = Sent {
             gave_up: true,
             ..sent(&[10_000])

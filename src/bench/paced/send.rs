@@ -27,19 +27,31 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was sent, and how late.
 pub(super) struct Sent {
+    /// Of the events after the warm-up.
     pub lateness: Histogram<u64>,
-    /// How many were sent in each second.
-    pub by_second: Vec<u64>,
-    /// How late the last one was.
+    /// Each second from the first event on.
+    pub by_second: Vec<SentSecond>,
+    /// How late the last one was sent.
     pub last_late_ns: u64,
+    /// How late brokers had acknowledged all of them.
+    pub acknowledged_late_ns: u64,
     /// Whether it was so late that it gave up.
     pub gave_up: bool,
+}
+
+/// What the generator did in a second.
+#[derive(Clone, Copy, Default)]
+pub(super) struct SentSecond {
+    pub sent: u64,
+    /// The most events that brokers had not acknowledged.
+    pub unacknowledged: u64,
 }
 
 /// Where events go, and when they begin to.
 pub(super) struct Sending<'a> {
     pub sink: &'a KafkaSink,
     pub start_ns: u64,
+    pub warmup_ns: u64,
     pub account: Sender<Event>,
     /// How many are sent.
     pub count: &'a AtomicU64,
@@ -53,17 +65,21 @@ impl Sending<'_> {
             lateness: histogram(),
             by_second: Vec::new(),
             last_late_ns: 0,
+            acknowledged_late_ns: 0,
             gave_up: false,
         };
+        let mut last_due_ns = 0;
         for block in blocks {
             // Before the first is sent, so that no cut can hold one that is not known.
             let _ = self.account.send(Event::Sent(block.plan.clone()));
             if !self.block(&block, &mut sent)? {
                 break;
             }
+            last_due_ns = block.plan.due_ns.last().copied().unwrap_or(last_due_ns);
         }
         let is_the_end = || self.stop.has_begun();
         self.sink.flush_unless(Some(FLUSH_PATIENCE), is_the_end)?;
+        sent.acknowledged_late_ns = self.now_ns().saturating_sub(last_due_ns);
         Ok(sent)
     }
 
@@ -76,7 +92,7 @@ impl Sending<'_> {
                 return Ok(false);
             }
             self.sink.poll(Duration::ZERO)?;
-            let now = now_ns().saturating_sub(self.start_ns);
+            let now = self.now_ns();
             let is_due = due[next..]
                 .iter()
                 .take(CHUNK)
@@ -90,16 +106,20 @@ impl Sending<'_> {
             for place in next..next + is_due {
                 self.one(block, place)?;
             }
-            let now = now_ns() - self.start_ns;
-            for due_ns in &due[next..next + is_due] {
-                sent.last_late_ns = now.saturating_sub(*due_ns);
-                sent.lateness.saturating_record(us(sent.last_late_ns));
+            let now = self.now_ns();
+            for &due_ns in &due[next..next + is_due] {
+                sent.last_late_ns = now.saturating_sub(due_ns);
+                if due_ns >= self.warmup_ns {
+                    sent.lateness.saturating_record(us(sent.last_late_ns));
+                }
             }
             let second = (now / 1_000_000_000) as usize;
             if sent.by_second.len() <= second {
-                sent.by_second.resize(second + 1, 0);
+                sent.by_second.resize(second + 1, SentSecond::default());
             }
-            sent.by_second[second] += is_due as u64;
+            let of_second = &mut sent.by_second[second];
+            of_second.sent += is_due as u64;
+            of_second.unacknowledged = of_second.unacknowledged.max(self.sink.in_flight());
             self.count.fetch_add(is_due as u64, Ordering::Relaxed);
             next += is_due;
             if sent.last_late_ns > GIVES_UP_NS {
@@ -120,9 +140,14 @@ impl Sending<'_> {
                 return Ok(()); // The run is over, and nothing of it counts.
             }
             if since.elapsed() > FLUSH_PATIENCE {
-                return self.sink.flush(Some(Duration::ZERO)); // It says what is missing.
+                self.sink.flush(Some(Duration::ZERO))?; // It says what is missing, if anything is.
             }
         }
         Ok(())
+    }
+
+    /// Since the start.
+    fn now_ns(&self) -> u64 {
+        now_ns().saturating_sub(self.start_ns)
     }
 }
