@@ -79,7 +79,7 @@ const DAY_EXAMPLES: &str = "\
 Examples:
   tally99 bench day --donations-only
   tally99 bench day --scale 0.1
-  tally99 bench day --scale 0.1 --replay 1440";
+  tally99 bench day --scale 0.01 --replay 1440";
 
 const COMPARE_EXAMPLES: &str = "\
 Each is a folder of --report, or a file of --json.

@@ -4,6 +4,7 @@ use super::args::SweepArgs;
 use super::own::Own;
 use super::paced::{Found, paced};
 use super::result::{Paced, Step, Sweep};
+use super::table::ms;
 use super::{Error, Logs, steady};
 use crate::money::grouped;
 use crate::shutdown::Shutdown;
@@ -35,8 +36,8 @@ pub(super) fn sweep(
         let over = over(&paced, limit_ms);
         match &over {
             None => {
-                let p99_ms = paced.readable.p99_us / 1_000;
-                tracing::info!("{} events/s held, p99 {p99_ms} ms", grouped(rate));
+                let p99 = ms(paced.readable.p99_us);
+                tracing::info!("{} events/s held, p99 {p99} ms", grouped(rate));
             }
             Some(why) => tracing::info!("{} events/s did not hold: {why}", grouped(rate)),
         }
@@ -62,8 +63,8 @@ fn over(paced: &Paced, limit_ms: u64) -> Option<String> {
     }
     let p99_us = paced.readable.p99_us;
     if p99_us > limit_ms * 1_000 {
-        let ms = p99_us / 1_000;
-        return Some(format!("p99 is {ms} ms, above the limit of {limit_ms} ms"));
+        let p99 = ms(p99_us);
+        return Some(format!("p99 is {p99} ms, above the limit of {limit_ms} ms"));
     }
     let (rate, growth) = (paced.rate as f64, paced.lag_growth);
     let grows = growth > GROWS_BY * rate && growth * paced.measured_s > HAS_GROWN_S * rate;
