@@ -168,7 +168,11 @@ pub fn run(
         paced: None,
         sweep: None,
     };
-    let logs = measure_all(&mut own, command, &mut document, stop);
+    let logs = match command {
+        BenchCommand::Raw(_) => Ok(()),
+        _ => own.make_folder(), // Not after an hour.
+    }
+    .and_then(|()| measure_all(&mut own, command, &mut document, stop));
     if logs.is_ok()
         && let Some(brokers) = own.count_brokers()
     {
@@ -218,7 +222,13 @@ fn measure_all(
             document.drain = Some(drain::drain(own, args, &drain::KINDS, stop)?);
         }
         BenchCommand::Paced(args) => {
-            let plan = steady(&args.traffic, args.rate, args.duration, args.warmup)?;
+            let plan = steady(
+                &args.traffic,
+                args.rate,
+                args.duration,
+                args.warmup,
+                "--rate, --duration and --warmup",
+            )?;
             let found = paced(own, &plan, stop)?;
             document.paced = Some(found.paced);
             return Ok(found.logs);
@@ -243,20 +253,20 @@ fn measure_all(
     Ok(Vec::new())
 }
 
-/// A steady rate, with a warm-up before it.
+/// A steady rate, with a warm-up before it; `flags` say so.
 fn steady(
     traffic: &TrafficArgs,
     rate: u64,
     duration: Duration,
     warmup: Duration,
+    flags: &str,
 ) -> Result<Plan, Error> {
     let lasts = warmup + duration;
     let events = u128::from(rate) * lasts.as_millis() / 1_000;
     let events = u64::try_from(events).unwrap_or(u64::MAX).max(1);
     if events > RECORDS_MAX {
         return Err(Error::Usage(format!(
-            "--rate, --duration and --warmup make {} events of it: lower one of them, to {} at \
-             most",
+            "{flags} make {} events of it: lower one of them, to {} at most",
             grouped(events),
             grouped(RECORDS_MAX)
         )));

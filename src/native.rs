@@ -50,18 +50,3 @@ pub fn set_up_memory() {
         let _ = rustix::thread::disable_transparent_huge_pages(true);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::prefetch;
-
-    #[test]
-    fn anything_may_be_asked_for_and_nothing_is_changed() {
-        let mut last_byte_of_its_memory = vec![7; 4_096];
-        prefetch(last_byte_of_its_memory.last().unwrap());
-        prefetch(&last_byte_of_its_memory[..]);
-        prefetch(&last_byte_of_its_memory[4_096..]);
-        prefetch(&());
-        assert!(last_byte_of_its_memory.drain(..).all(|byte| byte == 7));
-    }
-}

@@ -341,6 +341,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 fn parse_limit(text: &str) -> Result<Duration, String> {
     match parse_warmup(text)? {
         span if span < Duration::from_millis(1) => Err("give at least 1ms".into()),
+        span if span.subsec_micros() % 1_000 != 0 => Err("give whole milliseconds".into()),
         span => Ok(span),
     }
 }
@@ -398,7 +399,7 @@ mod tests {
         assert!(parse_time("999ms").is_err() && parse_time("25h").is_err());
         assert!(parse_warmup("0s").is_ok() && parse_warmup("25h").is_err());
         assert!(parse_limit("1ms").is_ok() && parse_limit("999us").is_err());
-        assert!(parse_limit("6000000000h").is_err());
+        assert!(parse_limit("1500us").is_err() && parse_limit("6000000000h").is_err());
     }
 
     #[test]

@@ -15,10 +15,13 @@ use crate::shutdown::Shutdown;
 /// How many records are made between two looks at brokers and signals.
 const CHUNK: u64 = 512;
 
+/// From where each partition begins to where it ends.
+type Log = BTreeMap<Partition, (Offset, Offset)>;
+
 /// A log to be read, and what it must add up to, if that is known.
 pub(super) struct Backlog {
     pub topic: String,
-    pub log: BTreeMap<Partition, (Offset, Offset)>,
+    pub log: Log,
     pub expected: Option<Expected>,
     pub filled_in_s: Option<f64>,
 }
@@ -120,20 +123,21 @@ impl Backlog {
     /// `is_folded`, which goes on to the end, somebody has written some.
     pub fn must_be_the_same(&self, own: &Own, is_folded: bool) -> Result<(), Error> {
         let log = look_up(own, &self.topic)?;
+        let begins = |log: &Log, partition| log.get(partition).map(|(low, _)| *low);
+        let has_expired = self
+            .log
+            .keys()
+            .any(|it| begins(&log, it) != begins(&self.log, it));
         let why = match () {
-            _ if !log
-                .values()
-                .map(|it| it.0)
-                .eq(self.log.values().map(|it| it.0)) =>
-            {
+            () if has_expired => {
                 "records of topic {} have expired while it was measured, so its runs cannot be \
                  compared: take one with a longer retention.ms"
             }
-            _ if is_folded && log != self.log => {
-                "somebody writes to topic {} while it is measured, so its runs cannot be \
-                 compared: take one that nobody writes to"
+            () if is_folded && log != self.log => {
+                "somebody writes to topic {} while it is measured, or gave it partitions, so its \
+                 runs cannot be compared: take one that nobody changes"
             }
-            _ => return Ok(()),
+            () => return Ok(()),
         };
         Err(Error::Refused(why.replace("{}", &self.topic)))
     }
@@ -159,7 +163,7 @@ fn write(
 }
 
 /// Where a topic begins and ends.
-fn look_up(own: &Own, topic: &str) -> Result<BTreeMap<Partition, (Offset, Offset)>, Error> {
+fn look_up(own: &Own, topic: &str) -> Result<Log, Error> {
     let client = own.client();
     let partitions = own.ask(topic, || topics::partitions(client, topic))?;
     let Some(partitions) = partitions.filter(|&partitions| partitions > 0) else {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::Deserialize;
+
 use super::Error;
 use super::args::CompareArgs;
 use super::report::RESULT;
@@ -59,6 +61,12 @@ fn number(figure: f64) -> String {
     }
 }
 
+/// What tells how to read the rest.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 fn read(path: &Path) -> Result<Document, Error> {
     let path = match path.is_dir() {
         true => path.join(RESULT),
@@ -69,16 +77,15 @@ fn read(path: &Path) -> Result<Document, Error> {
         move |source| Error::Report { what, path, source }
     };
     let text = fs::read_to_string(&path).map_err(failed("cannot read"))?;
-    let document: Document = serde_json::from_str(&text)
-        .map_err(io::Error::from)
-        .map_err(failed("this is no result of `tally99 bench`:"))?;
-    match document.format {
-        FORMAT => Ok(document),
-        other => {
-            let why = format!("it has format {other}, and this program knows {FORMAT}");
-            Err(failed("cannot compare")(io::Error::other(why)))
-        }
+    let is_none = "this is no result of `tally99 bench`:";
+    let format = serde_json::from_str(&text).map_err(io::Error::from);
+    let Format { format } = format.map_err(failed(is_none))?;
+    if format != FORMAT {
+        let why = format!("it has format {format}, and this program knows {FORMAT}");
+        return Err(failed("cannot compare")(io::Error::other(why)));
     }
+    let document = serde_json::from_str(&text).map_err(io::Error::from);
+    document.map_err(failed(is_none))
 }
 
 /// What is another machine, version or setting: then the ratios say something else.
@@ -214,6 +221,7 @@ mod tests {
         for (other, says) in [
             (json(&other), "A is of `bench drain`, B of `bench paced`"),
             (json(&newer), "it has format 2, and this program knows 1"),
+            (r#"{"format":3,"else":[]}"#.into(), "it has format 3"),
             ("no JSON".into(), "b.json"),
             ("{}".into(), "this is no result of `tally99 bench`"),
         ] {

@@ -100,6 +100,7 @@ pub struct Second {
     /// Events that were due and not readable, at its end.
     pub lag: u64,
     /// The most events that were sent and that brokers had not acknowledged.
+    #[serde(default)]
     pub unacknowledged: u64,
     /// Latency of the events that were due in it.
     pub p50_us: u64,

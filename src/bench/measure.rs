@@ -33,6 +33,9 @@ const ENDED_AT_ONCE: i32 = 130;
 /// Does the job that is written to standard input, and tells on standard output how it went,
 /// errors included; whether all went well.
 pub fn measure() -> bool {
+    // It was started by a path that tells nothing.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_name(c"tally99");
     let teller = Teller {
         started_ns: now_ns(),
         threads: Arc::default(),

@@ -5,7 +5,6 @@
 //! the second signal) ends with all of it deleted, or named with the way to delete it.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,13 +40,14 @@ pub(super) struct Own {
     name: String,
     topics: Vec<String>,
     has_group: bool,
+    has_folder: bool,
     folder: PathBuf,
     /// How many configurations were handed out.
     runs: u32,
 }
 
 impl Own {
-    /// Names that nobody has, on these brokers. Nothing is made yet but a folder.
+    /// Names that nobody has, on these brokers. Nothing is made yet.
     pub fn new(config: &Config, settings: &BenchSettings) -> Result<Own, Error> {
         let name = format!(
             "{}-{:x}-{:x}",
@@ -64,7 +64,7 @@ impl Own {
         let health = Arc::new(Health::default());
         let runtime = tokio::runtime::Builder::new_current_thread();
         let folder = settings.folder.clone().unwrap_or_else(std::env::temp_dir);
-        let own = Own {
+        Ok(Own {
             admin: client::admin(&config.kafka, &health)?,
             asker: client::reader(&config.kafka).create_with_context(Context {
                 health: health.clone(),
@@ -76,15 +76,20 @@ impl Own {
             config,
             topics: Vec::new(),
             has_group: false,
+            has_folder: false,
             runs: 0,
-        };
-        // Not after an hour.
-        fs::create_dir(&own.folder).map_err(|source| Error::Report {
-            what: "checkpoints cannot be kept there; see --folder:",
-            path: folder,
+        })
+    }
+
+    /// Makes the folder for checkpoints.
+    pub fn make_folder(&mut self) -> Result<(), Error> {
+        fs::create_dir(&self.folder).map_err(|source| Error::Report {
+            what: "checkpoints cannot be kept there; see --folder: cannot make",
+            path: self.folder.clone(),
             source,
         })?;
-        Ok(own)
+        self.has_folder = true;
+        Ok(())
     }
 
     /// What all names begin with.
@@ -308,14 +313,14 @@ impl Own {
                 self.name
             );
         }
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                is_deleted = false;
-                tracing::warn!("cannot delete {}: {error}", self.folder.display());
-            }
-            _ => {}
+        let is_used = self.has_folder || self.runs > 0;
+        if std::mem::take(&mut self.has_folder)
+            && let Err(error) = fs::remove_dir_all(&self.folder)
+        {
+            is_deleted = false;
+            tracing::warn!("cannot delete {}: {error}", self.folder.display());
         }
-        if is_deleted {
+        if is_used && is_deleted {
             tracing::info!("what was made is deleted");
         }
     }

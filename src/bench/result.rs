@@ -282,14 +282,17 @@ pub struct Paced {
     pub visible: Latency,
     /// The same as `readable`, of the warm-up.
     pub warmup: Latency,
-    /// How late the generator sent.
+    /// How late the generator sent, after the warm-up.
     pub lateness: Latency,
-    /// Whether the generator kept its times; if not, what it missed.
+    /// Whether generator and brokers kept the times; if not, what they missed.
     pub invalid: Option<String>,
     /// Second by second.
     pub seconds: Vec<Second>,
     /// How many events more a second were due than were in cuts, while it was measured.
     pub lag_growth: f64,
+    /// The same of events that brokers had not acknowledged.
+    #[serde(default)]
+    pub unacknowledged_growth: f64,
     /// CPU of the process that counts, from its start to its end.
     pub cpu: Option<Cpu>,
     /// Seconds of CPU of the generator from the first event on, librdkafka's included, and
@@ -367,6 +370,7 @@ pub(super) mod tests {
             invalid: None,
             seconds: Vec::new(),
             lag_growth: 0.0,
+            unacknowledged_growth: 0.0,
             cpu: None,
             generator_cpu_s: None,
             peak_memory_bytes: None,

@@ -9,6 +9,8 @@ use super::{Error, Logs, steady};
 use crate::money::grouped;
 use crate::shutdown::Shutdown;
 
+/// What makes many events of a step.
+const FLAGS: &str = "--to, --step and --warmup";
 /// A lag that grows by a smaller share of what comes in a second is noise of the cuts' interval.
 const GROWS_BY: f64 = 0.02;
 /// And it has to have grown by so many seconds of what comes in.
@@ -26,25 +28,30 @@ pub(super) fn sweep(
             args.to, args.from
         )));
     }
+    let plan_of = |rate| steady(&args.traffic, rate, args.step, args.warmup, FLAGS);
+    plan_of(args.to)?; // Not after an hour.
     let mut search = Search::new(args);
     let (mut steps, mut logs) = (Vec::new(), Vec::new());
     let limit_ms = args.limit_p99.as_millis() as u64;
     while let Some(rate) = search.next {
-        let plan = steady(&args.traffic, rate, args.step, args.warmup)?;
+        let plan = plan_of(rate)?;
         tracing::info!("{} events/s", grouped(rate));
         let Found { paced, logs: its } = paced(own, &plan, stop)?;
-        let over = over(&paced, limit_ms);
+        let over = Over::of(&paced, limit_ms);
         match &over {
             None => {
                 let p99 = ms(paced.readable.p99_us);
                 tracing::info!("{} events/s held, p99 {p99} ms", grouped(rate));
             }
-            Some(why) => tracing::info!("{} events/s did not hold: {why}", grouped(rate)),
+            Some(over) => {
+                tracing::info!("{} events/s did not hold: {}", grouped(rate), over.why);
+            }
         }
-        search.tried(rate, &over, paced.invalid.is_some());
+        search.tried(rate, over.as_ref());
         if over.is_none() || logs.is_empty() {
             logs = its; // Of the highest rate that held.
         }
+        let over = over.map(|it| it.why);
         steps.push(Step { paced, over });
     }
     let sweep = Sweep {
@@ -56,24 +63,40 @@ pub(super) fn sweep(
     Ok((sweep, logs))
 }
 
-/// Why a rate does not hold, if it does not.
-fn over(paced: &Paced, limit_ms: u64) -> Option<String> {
-    if let Some(why) = &paced.invalid {
-        return Some(why.clone());
+/// Why a rate does not hold.
+struct Over {
+    why: String,
+    /// Whether it was generator or brokers, and not tally99.
+    is_of_others: bool,
+}
+
+impl Over {
+    /// Why this one does not, if it does not.
+    fn of(paced: &Paced, limit_ms: u64) -> Option<Over> {
+        let (rate, growth, p99_us) = (paced.rate as f64, paced.lag_growth, paced.readable.p99_us);
+        let grows = growth > GROWS_BY * rate && growth * paced.measured_s > HAS_GROWN_S * rate;
+        // What grows waits in the producer.
+        let is_not_taken = grows && paced.unacknowledged_growth > growth / 2.0;
+        let why = match &paced.invalid {
+            Some(why) => why.clone(),
+            None if is_not_taken => format!(
+                "the brokers take {} events a second less",
+                grouped(paced.unacknowledged_growth as u64)
+            ),
+            None if p99_us > limit_ms * 1_000 => {
+                format!("p99 is {} ms, above the limit of {limit_ms} ms", ms(p99_us))
+            }
+            None if grows => format!(
+                "the lag grows by {} events a second",
+                grouped(growth as u64)
+            ),
+            None => return None,
+        };
+        Some(Over {
+            why,
+            is_of_others: paced.invalid.is_some() || is_not_taken,
+        })
     }
-    let p99_us = paced.readable.p99_us;
-    if p99_us > limit_ms * 1_000 {
-        let p99 = ms(p99_us);
-        return Some(format!("p99 is {p99} ms, above the limit of {limit_ms} ms"));
-    }
-    let (rate, growth) = (paced.rate as f64, paced.lag_growth);
-    let grows = growth > GROWS_BY * rate && growth * paced.measured_s > HAS_GROWN_S * rate;
-    grows.then(|| {
-        format!(
-            "the lag grows by {} events a second",
-            grouped(growth as u64)
-        )
-    })
 }
 
 /// Which rate is tried next: upwards by a factor, then halving the gap.
@@ -103,12 +126,12 @@ impl Search {
         }
     }
 
-    fn tried(&mut self, rate: u64, over: &Option<String>, is_invalid: bool) {
+    fn tried(&mut self, rate: u64, over: Option<&Over>) {
         match over {
             None => self.held = self.held.max(Some(rate)),
-            Some(_) => {
+            Some(over) => {
                 self.failed = Some(self.failed.map_or(rate, |failed| failed.min(rate)));
-                if is_invalid {
+                if over.is_of_others {
                     self.could_not_send = Some(rate);
                 }
             }
@@ -153,7 +176,44 @@ impl Search {
 
 #[cfg(test)]
 mod tests {
+    use super::super::latency::Latency;
+    use super::super::result::tests::paced;
     use super::*;
+
+    fn over(is_of_others: bool) -> Over {
+        let why = "too high".into();
+        Over { why, is_of_others }
+    }
+
+    #[test]
+    fn what_the_brokers_do_not_take_is_not_laid_on_tally99() {
+        let p99_us = 700_000;
+        let readable = Latency {
+            p99_us,
+            ..Latency::default()
+        };
+        let of = |limit_ms, lag_growth, unacknowledged_growth| {
+            let run = Paced {
+                readable: readable.clone(),
+                lag_growth,
+                unacknowledged_growth,
+                ..paced(100_000)
+            };
+            Over::of(&run, limit_ms).map(|it| (it.why, it.is_of_others))
+        };
+        assert_eq!(of(700, 100.0, 90.0), None);
+        let (why, is_of_others) = of(699, -200.0, 5.0).unwrap();
+        assert!(why.contains("p99 is 700 ms") && !is_of_others, "{why}");
+        let (why, is_of_others) = of(700, 9_000.0, 4_000.0).unwrap();
+        assert!(why.contains("the lag grows by 9,000") && !is_of_others);
+        let (why, is_of_others) = of(100, 9_000.0, 8_000.0).unwrap();
+        assert!(why.contains("the brokers take 8,000 events a second less") && is_of_others);
+        let invalid = Paced {
+            invalid: Some("the generator fell behind".into()),
+            ..paced(100)
+        };
+        assert!(Over::of(&invalid, 100).unwrap().is_of_others);
+    }
 
     /// Which rates are tried, where those above `knee` do not hold.
     fn rates(from: u64, to: u64, bisect: u32, knee: u64) -> (Vec<u64>, Option<u64>, String) {
@@ -169,8 +229,8 @@ mod tests {
         let mut rates = Vec::new();
         while let Some(rate) = search.next {
             rates.push(rate);
-            let over = (rate > knee).then(|| "too high".into());
-            search.tried(rate, &over, false);
+            let over = over(false);
+            search.tried(rate, Some(&over).filter(|_| rate > knee));
         }
         (rates, search.held, search.ended())
     }
@@ -205,12 +265,12 @@ mod tests {
             could_not_send: None,
         };
         let mut search = new();
-        search.tried(100, &None, false);
-        search.tried(200, &Some("late".into()), true);
+        search.tried(100, None);
+        search.tried(200, Some(&over(true)));
         assert_eq!((search.next, search.held), (None, Some(100)));
         assert!(search.ended().contains("not what tally99 could take"));
         let mut search = new();
-        search.tried(100, &Some("late".into()), true);
+        search.tried(100, Some(&over(true)));
         assert_eq!((search.next, search.held), (None, None));
         assert!(search.ended().contains("nothing is said of tally99"));
     }

@@ -228,7 +228,7 @@ impl KafkaSink {
     pub fn flush_unless(
         &self,
         timeout: Option<Duration>,
-        is_the_end: impl Fn() -> bool,
+        mut is_the_end: impl FnMut() -> bool,
     ) -> Result<(), KafkaSinkError> {
         let begin = Instant::now();
         loop {

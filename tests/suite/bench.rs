@@ -254,7 +254,7 @@ fn a_place_for_checkpoints_that_is_none_is_told_before_anything_is_measured() {
     command.args(["--bootstrap-servers", Kafka::shared().bootstrap()]);
     let refused = process::run(&mut command, SOON);
     assert_eq!(refused.code(), 3, "{refused}");
-    let says = "checkpoints cannot be kept there; see --folder: /nothing/is/here";
+    let says = "checkpoints cannot be kept there; see --folder: cannot make /nothing/is/here";
     assert!(refused.stderr.contains(says), "{refused}");
     assert!(!refused.stderr.contains("filling"), "{refused}");
 }
@@ -336,6 +336,7 @@ fn every_event_at_a_steady_rate_is_accounted_for() {
     assert_eq!(paced["readable"]["events"], 3_000, "{paced}");
     assert_eq!(paced["warmup"]["events"], 1_000, "{paced}");
     assert_eq!(paced["visible"]["events"], 3_000, "{paced}");
+    assert_eq!(paced["lateness"]["events"], 3_000, "{paced}");
     assert!(paced["exactness"]["equal"].as_u64() > Some(50), "{paced}");
     let latency = &paced["readable"];
     let figures = [
@@ -376,7 +377,7 @@ fn a_generator_that_is_too_slow_for_its_rate_makes_the_run_invalid() {
     assert!(
         ended
             .stdout
-            .contains("NOT VALID: the run is invalid: the generator fell"),
+            .contains("NOT VALID: the run is invalid: the brokers did not take events"),
         "{ended}"
     );
     bench.assert_is_gone();
@@ -393,7 +394,12 @@ fn a_sweep_names_the_knee_and_why_it_ended() {
              --campaigns 100 --json --report {}",
             report.path().display()
         );
-        json(&bench.run(&line).succeeded())["sweep"].clone()
+        let ended = bench.run(&line);
+        let sweep = json(&ended)["sweep"].clone();
+        let steps = sweep["steps"].as_array().expect("steps");
+        let is_valid = steps.iter().any(|it| it["paced"]["invalid"].is_null());
+        assert_eq!(ended.code(), i32::from(!is_valid), "{ended}");
+        sweep
     };
     let found = sweep("1ms");
     assert!(found["knee"].is_null(), "{found}");

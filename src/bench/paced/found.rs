@@ -17,7 +17,8 @@ use crate::money::grouped;
 /// A generator is in time if no more than one event of a hundred is later than this. It waits
 /// half a millisecond between two looks at the clock.
 const LATE_P99_US: u64 = 50_000;
-/// How late the last event may be sent, and brokers may have acknowledged all of them.
+/// How late the last event may be sent, and how long after that brokers may take to
+/// acknowledge all that were.
 const LAST_LATE_NS: u64 = 1_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -77,7 +78,8 @@ impl Found {
             warmup: Latency::of(&readable.warmup),
             lateness: Latency::of(&parts.sent.lateness),
             invalid: invalid(&parts.sent, parts.events - parts.sent_events),
-            lag_growth: lag_growth(&seconds, plan),
+            lag_growth: growth(&seconds, plan, |it| it.lag),
+            unacknowledged_growth: growth(&seconds, plan, |it| it.unacknowledged),
             seconds,
             cpu: parts.measured.cpu,
             generator_cpu_s: parts.generator_cpu_s,
@@ -88,36 +90,36 @@ impl Found {
     }
 }
 
-/// What the generator missed, if it fell behind.
+/// What generator or brokers missed, if they fell behind.
 fn invalid(sent: &Sent, left: u64) -> Option<String> {
-    let late_ms = |us: u64| us as f64 / 1_000.0;
+    let p99_us = p99(&sent.lateness);
+    let late_ns = sent.last_late_ns.max(p99_us * 1_000);
+    let who = match sent.blocked_ns >= late_ns / 2 {
+        true => "the brokers did not take events as they came",
+        false => "the generator fell behind",
+    };
     if sent.gave_up {
-        let seconds = sent.last_late_ns / SECOND_NS;
+        let (seconds, left) = (sent.last_late_ns / SECOND_NS, grouped(left));
         return Some(format!(
-            "the generator fell {seconds} s behind and gave up, {} events before the end",
-            grouped(left)
+            "{who}: it gave up {seconds} s late, {left} events before the end"
         ));
     }
-    let p99_us = p99(&sent.lateness);
     if p99_us > LATE_P99_US {
+        let [ms, allowed] = [p99_us, LATE_P99_US].map(|us| us / 1_000);
         return Some(format!(
-            "the generator fell behind: of a hundred events, one was sent {:.0} ms late or more \
-             ({:.0} ms are allowed)",
-            late_ms(p99_us),
-            late_ms(LATE_P99_US)
+            "{who}: of a hundred events, one was sent {ms} ms late or more ({allowed} ms are \
+             allowed)"
         ));
     }
     if sent.last_late_ns > LAST_LATE_NS {
         let ms = sent.last_late_ns / 1_000_000;
-        return Some(format!(
-            "the generator fell behind: the last event was sent {ms} ms late"
-        ));
+        return Some(format!("{who}: the last event was sent {ms} ms late"));
     }
-    (sent.acknowledged_late_ns > LAST_LATE_NS).then(|| {
-        let ms = sent.acknowledged_late_ns / 1_000_000;
+    (sent.acknowledging_ns > LAST_LATE_NS).then(|| {
+        let ms = sent.acknowledging_ns / 1_000_000;
         format!(
-            "the brokers did not take events as they came: they had the last ones {ms} ms after \
-             these were due"
+            "the brokers did not take events as they came: they had all of them {ms} ms after \
+             the last was sent"
         )
     })
 }
@@ -164,13 +166,13 @@ fn seconds(parts: &Parts<'_>, readable: &Arrivals, due: &[u64]) -> Vec<Second> {
         .collect()
 }
 
-/// By how much the lag grew in a second, on average, while it was measured.
-fn lag_growth(seconds: &[Second], plan: &Plan) -> f64 {
+/// By how much this grew in a second, on average, while it was measured.
+fn growth(seconds: &[Second], plan: &Plan, figure: impl Fn(&Second) -> u64) -> f64 {
     let measured = (plan.warmup.as_secs(), plan.lasts.as_secs());
     let points: Vec<_> = seconds
         .iter()
         .filter(|it| (measured.0..measured.1).contains(&it.second))
-        .map(|it| (it.second as f64, it.lag as f64))
+        .map(|it| (it.second as f64, figure(it) as f64))
         .collect();
     slope(&points)
 }
@@ -189,7 +191,8 @@ mod tests {
             lateness,
             by_second: Vec::new(),
             last_late_ns: late_ms.last().map_or(0, |ms| ms * 1_000_000),
-            acknowledged_late_ns: 0,
+            blocked_ns: 0,
+            acknowledging_ns: 0,
             gave_up: false,
         }
     }
@@ -205,14 +208,23 @@ mod tests {
         assert!(
             invalid(&sent(&in_time), 0)
                 .unwrap()
-                .contains("400 ms late or more")
+                .contains("the generator fell behind: of a hundred events, one was sent 400 ms")
         );
         let mut end = vec![1; 1_000];
         *end.last_mut().unwrap() = 1_500;
         assert!(invalid(&sent(&end), 0).unwrap().contains("1500 ms late"));
+        let blocked = Sent {
+            blocked_ns: 300_000_000,
+            ..sent(&in_time)
+        };
+        let why = invalid(&blocked, 0).unwrap();
+        assert!(
+            why.contains("the brokers") && why.contains("400 ms"),
+            "{why}"
+        );
         let slow_brokers = Sent {
-            acknowledged_late_ns: 2_300_000_000,
-            ..sent(&in_time[..100])
+            acknowledging_ns: 2_300_000_000,
+            ..sent(&[1; 100])
         };
         let why = invalid(&slow_brokers, 0).unwrap();
         assert!(

@@ -33,8 +33,10 @@ pub(super) struct Sent {
     pub by_second: Vec<SentSecond>,
     /// How late the last one was sent.
     pub last_late_ns: u64,
-    /// How late brokers had acknowledged all of them.
-    pub acknowledged_late_ns: u64,
+    /// How long nothing was sent because as many waited for brokers as a producer holds.
+    pub blocked_ns: u64,
+    /// How long brokers took to acknowledge all of them once the last was sent.
+    pub acknowledging_ns: u64,
     /// Whether it was so late that it gave up.
     pub gave_up: bool,
 }
@@ -65,21 +67,23 @@ impl Sending<'_> {
             lateness: histogram(),
             by_second: Vec::new(),
             last_late_ns: 0,
-            acknowledged_late_ns: 0,
+            blocked_ns: 0,
+            acknowledging_ns: 0,
             gave_up: false,
         };
-        let mut last_due_ns = 0;
         for block in blocks {
             // Before the first is sent, so that no cut can hold one that is not known.
             let _ = self.account.send(Event::Sent(block.plan.clone()));
             if !self.block(&block, &mut sent)? {
                 break;
             }
-            last_due_ns = block.plan.due_ns.last().copied().unwrap_or(last_due_ns);
         }
-        let is_the_end = || self.stop.has_begun();
-        self.sink.flush_unless(Some(FLUSH_PATIENCE), is_the_end)?;
-        sent.acknowledged_late_ns = self.now_ns().saturating_sub(last_due_ns);
+        let since = Instant::now();
+        self.sink.flush_unless(Some(FLUSH_PATIENCE), || {
+            self.look(&mut sent);
+            self.stop.has_begun()
+        })?;
+        sent.acknowledging_ns = since.elapsed().as_nanos() as u64;
         Ok(sent)
     }
 
@@ -104,7 +108,7 @@ impl Sending<'_> {
                 continue;
             }
             for place in next..next + is_due {
-                self.one(block, place)?;
+                self.one(block, place, sent)?;
             }
             let now = self.now_ns();
             for &due_ns in &due[next..next + is_due] {
@@ -113,13 +117,7 @@ impl Sending<'_> {
                     sent.lateness.saturating_record(us(sent.last_late_ns));
                 }
             }
-            let second = (now / 1_000_000_000) as usize;
-            if sent.by_second.len() <= second {
-                sent.by_second.resize(second + 1, SentSecond::default());
-            }
-            let of_second = &mut sent.by_second[second];
-            of_second.sent += is_due as u64;
-            of_second.unacknowledged = of_second.unacknowledged.max(self.sink.in_flight());
+            self.look(sent).sent += is_due as u64;
             self.count.fetch_add(is_due as u64, Ordering::Relaxed);
             next += is_due;
             if sent.last_late_ns > GIVES_UP_NS {
@@ -130,12 +128,16 @@ impl Sending<'_> {
         Ok(true)
     }
 
-    fn one(&self, block: &Block, place: usize) -> Result<(), KafkaSinkError> {
+    fn one(&self, block: &Block, place: usize, sent: &mut Sent) -> Result<(), KafkaSinkError> {
         let (key, value) = block.event(place);
         let partition = block.plan.partitions[place];
+        if self.sink.try_send_to(partition, key, value)? {
+            return Ok(());
+        }
         let since = Instant::now();
         while !self.sink.try_send_to(partition, key, value)? {
             self.sink.poll(Duration::from_millis(1))?;
+            self.look(sent);
             if self.stop.has_begun() {
                 return Ok(()); // The run is over, and nothing of it counts.
             }
@@ -143,7 +145,19 @@ impl Sending<'_> {
                 self.sink.flush(Some(Duration::ZERO))?; // It says what is missing, if anything is.
             }
         }
+        sent.blocked_ns += since.elapsed().as_nanos() as u64;
         Ok(())
+    }
+
+    /// This second, with what brokers have not acknowledged.
+    fn look<'s>(&self, sent: &'s mut Sent) -> &'s mut SentSecond {
+        let second = (self.now_ns() / 1_000_000_000) as usize;
+        if sent.by_second.len() <= second {
+            sent.by_second.resize(second + 1, SentSecond::default());
+        }
+        let of_second = &mut sent.by_second[second];
+        of_second.unacknowledged = of_second.unacknowledged.max(self.sink.in_flight());
+        of_second
     }
 
     /// Since the start.
