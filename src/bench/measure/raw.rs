@@ -2,8 +2,9 @@
 //! with what comes but counting it. The bytes themselves are not touched.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -27,23 +28,40 @@ pub(in crate::bench) const READER: &str = "raw";
 const IDLE: Duration = Duration::from_millis(20);
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked whether all is read.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Every how many times it is told how far it is.
-const LOOKS_TO_TELL: u32 = 10;
+/// How often it is told how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// From where each partition begins to where it ends.
 type Log = BTreeMap<Partition, (Offset, Offset)>;
 
 /// What the threads share.
+#[derive(Default)]
 struct Shared {
     read: AtomicU64,
     bytes: AtomicU64,
-    /// They begin together, and are looked at together before they end.
-    together: Barrier,
-    /// How many have ended.
-    done: AtomicUsize,
     failed: AtomicBool,
+}
+
+/// What a thread tells.
+enum Told {
+    Ready,
+    Done,
+}
+
+/// One thread's side: all begin together, and are looked at together before they end.
+struct Together {
+    tell: Sender<Told>,
+    /// Opened once all are ready, and closed once they have been looked at, or if not all
+    /// could be started.
+    gate: Receiver<()>,
+}
+
+impl Drop for Together {
+    /// However it ends.
+    fn drop(&mut self) {
+        let _ = self.tell.send(Told::Done);
+        let _ = self.gate.recv();
+    }
 }
 
 /// Reads all of it.
@@ -55,43 +73,48 @@ pub(super) fn read(
     teller: &Teller,
 ) -> Result<Measured, String> {
     let workers = config.run.workers;
-    let shared = &Shared {
-        read: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        together: Barrier::new(workers + 1),
-        done: AtomicUsize::new(0),
-        failed: AtomicBool::new(false),
-    };
+    let shared = &Shared::default();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers)
-            .map(|worker| {
-                let is_its =
-                    |(partition, _): &(Partition, _)| worker_of(*partition, workers) == worker;
-                let its: Log = log
-                    .iter()
-                    .map(|(&p, &ends)| (p, ends))
-                    .filter(is_its)
-                    .collect();
-                let name = format!("{READER}-{worker}");
-                let thread = std::thread::Builder::new().name(name);
-                let read = move || read_some(config, mode, its, shared, stop);
-                thread.spawn_scoped(scope, read)
-            })
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?;
-        shared.together.wait();
-        let began_ns = now_ns();
-        for look in 1u32.. {
-            std::thread::sleep(LOOK_EVERY);
-            if shared.done.load(Ordering::Acquire) == workers {
-                break;
+        let (tell, told) = channel();
+        let (mut gates, mut threads) = (Vec::new(), Vec::new());
+        for worker in 0..workers {
+            let its = log.iter().map(|(&partition, &ends)| (partition, ends));
+            let its: Log = its
+                .filter(|(partition, _)| worker_of(*partition, workers) == worker)
+                .collect();
+            let (open, gate) = channel();
+            let tell = tell.clone();
+            let together = Together { tell, gate };
+            let read = move || read_some(config, mode, its, shared, together, stop);
+            let thread = std::thread::Builder::new().name(format!("{READER}-{worker}"));
+            let thread = thread.spawn_scoped(scope, read);
+            threads.push(thread.map_err(|error| error.to_string())?);
+            gates.push(open);
+        }
+        let (mut ready, mut done) = (0, 0);
+        while ready + done < workers {
+            match told.recv() {
+                Ok(Told::Ready) => ready += 1,
+                Ok(Told::Done) | Err(_) => done += 1,
             }
-            if look.is_multiple_of(LOOKS_TO_TELL) {
+        }
+        gates.iter().for_each(|gate| {
+            let _ = gate.send(()); // Or it has ended already.
+        });
+        let began_ns = now_ns();
+        let mut told_at = Instant::now();
+        while done < workers {
+            match told.recv_timeout(TELL_EVERY) {
+                Ok(Told::Ready) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Told::Done) | Err(RecvTimeoutError::Disconnected) => done += 1,
+            }
+            if told_at.elapsed() >= TELL_EVERY {
+                told_at = Instant::now();
                 teller.tell(&Message::Read(shared.read.load(Ordering::Relaxed)));
             }
         }
         teller.look(); // While they are still there.
-        shared.together.wait();
+        drop(gates);
         let ended: Result<Vec<u64>, String> = threads
             .into_iter()
             .map(|thread| {
@@ -112,10 +135,14 @@ fn read_some(
     mode: RawMode,
     log: Log,
     shared: &Shared,
+    together: Together,
     stop: &Shutdown,
 ) -> Result<u64, String> {
     let ready = Progress::new(config, log);
-    shared.together.wait(); // Whatever went wrong: the others wait for it.
+    let _ = together.tell.send(Told::Ready); // Whatever went wrong: the others wait for it.
+    if together.gate.recv().is_err() {
+        return Err("another reader could not be started".into());
+    }
     let mut lost = Instant::now();
     let result = ready.and_then(|mut it| {
         it.begin()?;
@@ -144,8 +171,6 @@ fn read_some(
     if result.is_err() {
         shared.failed.store(true, Ordering::Relaxed);
     }
-    shared.done.fetch_add(1, Ordering::Release);
-    shared.together.wait();
     result
 }
 
