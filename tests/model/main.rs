@@ -155,7 +155,6 @@ fn endless(limit: Duration, steps: u64) {
     }
 }
 
-/// Estimates are no part of the equality above; here they are held to their error.
 /// Has a donation counted: an id, a campaign and a donor.
 fn donate(shard: &mut Shard, names: &mut Names, offset: i64, [id, campaign, donor]: [&str; 3]) {
     let at = START_MS + offset;
@@ -170,6 +169,7 @@ fn donate(shard: &mut Shard, names: &mut Names, offset: i64, [id, campaign, dono
     assert_eq!(shard.apply(record, names), Outcome::Counted);
 }
 
+/// Estimates are no part of the equality above; here they are held to their error.
 #[test]
 fn donors_are_counted_once_however_often_sketches_come() {
     let mut merge = Merge::new();
