@@ -154,6 +154,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Of a check; `is_fine`: nothing differs.
+    pub(crate) fn of(is_fine: bool) -> Verdict {
+        match is_fine {
+            true => Verdict::Fine,
+            false => Verdict::Differs,
+        }
+    }
+
     /// Prints what it rests on. A reader that has left does not change it.
     pub(crate) fn print(self, out: &mut dyn Write, why: &dyn fmt::Display) -> io::Result<Verdict> {
         match write!(out, "{why}").and_then(|()| out.flush()) {

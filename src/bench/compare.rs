@@ -41,17 +41,14 @@ pub(super) fn compare(args: &CompareArgs) -> Result<(String, Verdict), Error> {
     }
     rows.insert(0, row(["", "A", "B", "B / A"]));
     out.push_str(&columns(&rows));
+    let mut are_valid = true;
     for (name, document) in [("A", &before), ("B", &after)] {
         for failure in document.failures() {
+            are_valid = false;
             let _ = writeln!(out, "\n{name} is NOT VALID: {}", failure.trim_end());
         }
     }
-    let is_valid = [&before, &after].map(|it| it.verdict() == Verdict::Fine) == [true; 2];
-    let verdict = match is_valid {
-        true => Verdict::Fine,
-        false => Verdict::Differs,
-    };
-    Ok((out, verdict))
+    Ok((out, Verdict::of(are_valid)))
 }
 
 fn number(figure: f64) -> String {

@@ -64,10 +64,7 @@ impl Document {
 
     /// The same as an exit code.
     pub fn verdict(&self) -> Verdict {
-        match self.failures().is_empty() {
-            true => Verdict::Fine,
-            false => Verdict::Differs,
-        }
+        Verdict::of(self.failures().is_empty())
     }
 }
 

@@ -78,10 +78,7 @@ pub(super) fn run(site: &Site, args: &ListArgs, out: &mut dyn Write) -> Result<V
         let mut own = rows.iter().filter(|row| row.partition == *partition);
         own.clone().next().is_some() && !own.any(|row| row.valid)
     };
-    Ok(match partitions.iter().any(is_lost) {
-        true => Verdict::Differs,
-        false => Verdict::Fine,
-    })
+    Ok(Verdict::of(!partitions.iter().any(is_lost)))
 }
 
 /// The checkpoints of a partition, the newest first.

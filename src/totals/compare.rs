@@ -49,10 +49,7 @@ impl Report {
 
     /// What a command that compares ends with.
     pub(crate) fn verdict(&self) -> Verdict {
-        match self.is_equal() {
-            true => Verdict::Fine,
-            false => Verdict::Differs,
-        }
+        Verdict::of(self.is_equal())
     }
 
     /// How many campaigns were compared: expected, or found, or both.
