@@ -48,7 +48,7 @@ impl Cpu {
     fn part_of(&mut self, thread: &str) -> &mut f64 {
         let is = |name: &str| thread.split('-').next() == Some(name);
         match () {
-            () if is(Thread::Worker.name()) || is(READER) => &mut self.fold_s,
+            () if is(Thread::Worker(0).name()) || is(READER) => &mut self.fold_s,
             () if thread.starts_with("rdk:") => &mut self.librdkafka_s,
             () if is(Thread::Merger.name()) => &mut self.merge_s,
             () if is(Thread::Publisher.name()) => &mut self.publish_s,

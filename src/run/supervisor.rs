@@ -75,16 +75,14 @@ pub(super) async fn supervise(
             ready.until.clone(),
             worker_ends,
         )?;
-        let name = format!("{}-{number}", Thread::Worker.name());
-        workers.push(spawn(name, &ended, Thread::Worker, || Ok(worker.run()?)));
+        workers.push(spawn(&ended, Thread::Worker(number), || Ok(worker.run()?)));
     }
     drop(flushes); // The merger ends when the last worker has.
 
     let (jobs, job_queue) = sync_channel(1);
     let (report, reports) = channel();
     let publisher = Publisher::new(config, &ready.rules, &membership, health, shutdown)?;
-    let name = Thread::Publisher.name().into();
-    let publisher = spawn(name, &ended, Thread::Publisher, move || {
+    let publisher = spawn(&ended, Thread::Publisher, move || {
         publisher.run(&job_queue, &report);
         Ok(())
     });
@@ -100,8 +98,7 @@ pub(super) async fn supervise(
         shutdown: shutdown.clone(),
     };
     let merger = Merger::new(&config.run, ready.until.clone(), ready.log_end, merger_ends);
-    let name = Thread::Merger.name().into();
-    spawn(name, &ended, Thread::Merger, || Ok(merger.run()?));
+    spawn(&ended, Thread::Merger, || Ok(merger.run()?));
 
     let (member_event, member_events) = unbounded_channel();
     let topic = &config.topics.donations;
@@ -180,12 +177,12 @@ fn member_threads(
     let confirmer = member.confirmer();
     let (end, stop) = (end.clone(), end.stop.clone());
     [
-        spawn("member".into(), ended, Thread::Member, move || {
+        spawn(ended, Thread::Member, move || {
             let is_set = |flag: &AtomicBool| flag.load(Ordering::Acquire);
             member.run(|| is_set(&end.stop), || is_set(&end.leave));
             Ok(())
         }),
-        spawn("confirmer".into(), ended, Thread::Confirmer, move || {
+        spawn(ended, Thread::Confirmer, move || {
             confirmer.run(|| stop.load(Ordering::Acquire));
             Ok(())
         }),

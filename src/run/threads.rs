@@ -16,7 +16,8 @@ pub(super) struct Ended {
 /// The threads of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Thread {
-    Worker,
+    /// By its number.
+    Worker(usize),
     Merger,
     Publisher,
     Member,
@@ -26,7 +27,7 @@ pub(crate) enum Thread {
 impl Thread {
     pub fn name(self) -> &'static str {
         match self {
-            Thread::Worker => "worker",
+            Thread::Worker(_) => "worker",
             Thread::Merger => "merger",
             Thread::Publisher => "publisher",
             Thread::Member => "member",
@@ -37,12 +38,15 @@ impl Thread {
 
 /// Runs `work` in a thread and says how it ended, even by a panic.
 pub(super) fn spawn(
-    name: String,
     ended: &UnboundedSender<Ended>,
     what: Thread,
     work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
 ) -> JoinHandle<()> {
     let ended = ended.clone();
+    let name = match what {
+        Thread::Worker(number) => format!("{}-{number}", what.name()),
+        _ => what.name().to_owned(),
+    };
     let thread = std::thread::Builder::new().name(name);
     let work = move || {
         let result = catch_unwind(AssertUnwindSafe(work));
