@@ -99,9 +99,9 @@ pub enum Error {
     /// The system gives no thread, no process or no file.
     #[error("the system refuses what a bench needs")]
     System(#[from] io::Error),
-    /// A report cannot be written or read.
+    /// A report cannot be written or read, or checkpoints cannot be kept.
     #[error("{what} {}", path.display())]
-    Report {
+    File {
         /// What cannot be done.
         what: &'static str,
         /// Where.
@@ -168,11 +168,7 @@ pub fn run(
         paced: None,
         sweep: None,
     };
-    let logs = match command {
-        BenchCommand::Raw(_) => Ok(()),
-        _ => own.make_folder(), // Not after an hour.
-    }
-    .and_then(|()| measure_all(&mut own, command, &mut document, stop));
+    let logs = measure_all(&mut own, command, &mut document, stop);
     if logs.is_ok()
         && let Some(brokers) = own.count_brokers()
     {
@@ -213,6 +209,9 @@ fn measure_all(
     document: &mut Document,
     stop: &Shutdown,
 ) -> Result<Logs, Error> {
+    if !matches!(command, BenchCommand::Raw(_)) {
+        own.make_folder()?; // Not after an hour.
+    }
     match command {
         BenchCommand::Raw(args) => {
             let kinds = [Kind::RawPoll, Kind::RawBatch];
@@ -253,7 +252,7 @@ fn measure_all(
     Ok(Vec::new())
 }
 
-/// A steady rate, with a warm-up before it; `flags` say so.
+/// A steady rate, with a warm-up before it. `flags` are those that say how many events it is.
 fn steady(
     traffic: &TrafficArgs,
     rate: u64,
@@ -263,16 +262,16 @@ fn steady(
 ) -> Result<Plan, Error> {
     let lasts = warmup + duration;
     let events = u128::from(rate) * lasts.as_millis() / 1_000;
-    let events = u64::try_from(events).unwrap_or(u64::MAX).max(1);
-    if events > RECORDS_MAX {
-        return Err(Error::Usage(format!(
-            "{flags} make {} events of it: lower one of them, to {} at most",
-            grouped(events),
-            grouped(RECORDS_MAX)
-        )));
-    }
+    let settings = traffic.events(u64::try_from(events).unwrap_or(u64::MAX).max(1));
     Ok(Plan {
-        settings: traffic.events(events)?,
+        settings: settings.map_err(|error| match error {
+            SettingsError::Records(events) => Error::Usage(format!(
+                "{flags} make {} events of it: lower one of them, to {} at most",
+                grouped(events),
+                grouped(RECORDS_MAX)
+            )),
+            other => other.into(),
+        })?,
         schedule: Schedule::Steady { rate },
         rate,
         lasts,

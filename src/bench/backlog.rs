@@ -1,22 +1,18 @@
 //! What a drain reads: a topic that is filled for it, or one that is there.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::message::Log;
 use super::own::Own;
 use crate::expected::Expected;
 use crate::generate::progress::Progress;
 use crate::generate::{KafkaSink, Record, Settings, Traffic};
 use crate::kafka::topics::{self, TopicSettings};
-use crate::offset::{Offset, Partition};
 use crate::shutdown::Shutdown;
 
 /// How many records are made between two looks at brokers and signals.
 const CHUNK: u64 = 512;
-
-/// From where each partition begins to where it ends.
-type Log = BTreeMap<Partition, (Offset, Offset)>;
 
 /// A log to be read, and what it must add up to, if that is known.
 pub(super) struct Backlog {
@@ -128,18 +124,19 @@ impl Backlog {
             .log
             .keys()
             .any(|it| begins(&log, it) != begins(&self.log, it));
+        let topic = &self.topic;
         let why = match () {
-            () if has_expired => {
-                "records of topic {} have expired while it was measured, so its runs cannot be \
-                 compared: take one with a longer retention.ms"
-            }
-            () if is_folded && log != self.log => {
-                "somebody writes to topic {} while it is measured, or gave it partitions, so its \
-                 runs cannot be compared: take one that nobody changes"
-            }
+            () if has_expired => format!(
+                "records of topic {topic} have expired while it was measured, so its runs cannot \
+                 be compared: take one with a longer retention.ms"
+            ),
+            () if is_folded && log != self.log => format!(
+                "somebody writes to topic {topic} while it is measured, or gave it partitions, so \
+                 its runs cannot be compared: take one that nobody changes"
+            ),
             () => return Ok(()),
         };
-        Err(Error::Refused(why.replace("{}", &self.topic)))
+        Err(Error::Refused(why))
     }
 }
 

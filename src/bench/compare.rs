@@ -71,7 +71,7 @@ fn read(path: &Path) -> Result<Document, Error> {
     };
     let failed = |what| {
         let path = path.clone();
-        move |source| Error::Report { what, path, source }
+        move |source| Error::File { what, path, source }
     };
     let text = fs::read_to_string(&path).map_err(failed("cannot read"))?;
     let is_none = "this is no result of `tally99 bench`:";

@@ -9,6 +9,9 @@ use super::cpu::Cpu;
 use crate::config::Config;
 use crate::offset::{Offset, Partition};
 
+/// From where each partition begins to where it ends.
+pub(super) type Log = BTreeMap<Partition, (Offset, Offset)>;
+
 /// What is to be measured.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
@@ -20,10 +23,7 @@ pub(super) struct Job {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Work {
     /// librdkafka alone, from where the log begins to where it ended.
-    Raw {
-        mode: RawMode,
-        log: BTreeMap<Partition, (Offset, Offset)>,
-    },
+    Raw { mode: RawMode, log: Log },
     /// `tally99 run`, up to where the log ends, or until the job is withdrawn.
     Fold { until_end: bool },
 }

@@ -83,7 +83,7 @@ impl Own {
 
     /// Makes the folder for checkpoints.
     pub fn make_folder(&mut self) -> Result<(), Error> {
-        fs::create_dir(&self.folder).map_err(|source| Error::Report {
+        fs::create_dir(&self.folder).map_err(|source| Error::File {
             what: "checkpoints cannot be kept there; see --folder: cannot make",
             path: self.folder.clone(),
             source,

@@ -53,7 +53,7 @@ pub(super) fn write(folder: &Path, document: &Document, logs: &Logs) -> Result<P
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {
-    Error::Report {
+    Error::File {
         what: "cannot write",
         path: path.to_owned(),
         source,

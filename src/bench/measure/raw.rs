@@ -1,7 +1,6 @@
 //! librdkafka alone: the client, the threads and the partitions of a run, and nothing done
 //! with what comes but counting it. The bytes themselves are not touched.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,7 +12,7 @@ use rdkafka::message::Message as _;
 
 use super::{Teller, now_ns};
 use crate::aggregate::{BATCH, worker_of};
-use crate::bench::message::{Measured, Message, RawMode};
+use crate::bench::message::{Log, Measured, Message, RawMode};
 use crate::config::Config;
 use crate::kafka::client::{self, Context, Health};
 use crate::kafka::reader::{Reader, positions};
@@ -30,9 +29,6 @@ const IDLE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is told how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(200);
-
-/// From where each partition begins to where it ends.
-type Log = BTreeMap<Partition, (Offset, Offset)>;
 
 /// What the threads share.
 #[derive(Default)]

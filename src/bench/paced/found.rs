@@ -20,6 +20,7 @@ const LATE_P99_US: u64 = 50_000;
 /// How late the last event may be sent, and how long after that brokers may take to
 /// acknowledge all that were.
 const LAST_LATE_NS: u64 = 1_000_000_000;
+const NOT_TAKEN: &str = "the brokers did not take events as they came";
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The result, and histograms to be written beside it.
@@ -95,7 +96,7 @@ fn invalid(sent: &Sent, left: u64) -> Option<String> {
     let p99_us = p99(&sent.lateness);
     let late_ns = sent.last_late_ns.max(p99_us * 1_000);
     let who = match sent.blocked_ns >= late_ns / 2 {
-        true => "the brokers did not take events as they came",
+        true => NOT_TAKEN,
         false => "the generator fell behind",
     };
     if sent.gave_up {
@@ -117,10 +118,7 @@ fn invalid(sent: &Sent, left: u64) -> Option<String> {
     }
     (sent.acknowledging_ns > LAST_LATE_NS).then(|| {
         let ms = sent.acknowledging_ns / 1_000_000;
-        format!(
-            "the brokers did not take events as they came: they had all of them {ms} ms after \
-             the last was sent"
-        )
+        format!("{NOT_TAKEN}: they had all of them {ms} ms after the last was sent")
     })
 }
 
